@@ -1,0 +1,74 @@
+"""The agent's side of a call: what an agent is, and what it may plug in."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from dueto.call.events import Speech, SpeechStarted
+
+if TYPE_CHECKING:
+    from dueto.call.call import Call
+
+Agent = Callable[["Call"], Awaitable[None]]
+"All a call runs: it begins when the call can talk, and the call is over (or leaves) when it returns."
+
+
+class Mouth(Protocol):
+    """Turns text into speech for `call.say(text)`."""
+
+    async def speak(self, text: str, rate_hz: int) -> bytes:
+        """Return `text` spoken: L16, little-endian, mono, at `rate_hz`. Safe to cancel.
+
+        Raises: NotCapable: there is no synthesiser and no recording of this text; the message says what to install.
+        """
+        ...
+
+
+class Ear(Protocol):
+    """Listens to one caller and tells what was said. `call.listen(ear)` feeds it and closes it at the end."""
+
+    rate_hz: int
+    "The rate of the frames it wants; the call resamples where that differs from its own."
+
+    def attach(self, emit: Callable[[Speech | SpeechStarted], None]) -> None:
+        """Say where the ear's events go. Called once, on the loop, before the first frame."""
+        ...
+
+    def hear(self, frame: bytes) -> None:
+        """Take 20 ms of L16 mono at `rate_hz`. On the loop's thread: at most 1 ms, never blocks."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what it borrowed; nothing is emitted afterwards."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A name one can be transferred to: `[destinations.NAME]`."""
+
+    name: str
+    dial: str
+    "A dial string, `user/1001`; from the configuration, never from outside."
+    words: tuple[str, ...] = ()
+    "What a caller may say for it; the name itself where none are given."
+    digit: str = ""
+    "The key that chooses it; empty: none."
+
+
+@dataclass(frozen=True, slots=True)
+class TransferResult:
+    """What became of a transfer, from the completion of this attempt."""
+
+    outcome: Literal["bridged", "busy", "no_answer", "rejected", "unreachable", "cancelled", "caller_gone", "failed"]
+    hangup_cause: str = ""
+    "`variable_originate_disposition` of this attempt: `SUCCESS`, `USER_BUSY`, `NO_ANSWER`, ..."
+    sip_code: int | None = None
+    "The SIP status the other side refused with, where the switch told it."
+    b_leg: str = ""
+    "The other channel's `Unique-ID`, where there was one."
+
+    @property
+    def ok(self) -> bool:
+        """Whether the two were connected."""
+        return self.outcome == "bridged"

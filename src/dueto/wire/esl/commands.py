@@ -1,0 +1,178 @@
+"""What an application says on an event socket. Commands are values; only `encode` writes bytes.
+
+Every value that could come from outside is checked where it enters a command: CR, LF and NUL never reach the wire.
+There is no `getvar`: the switch copies the variable into its reply as it is, so a caller's display name could write
+whole blocks of its own. Take values from events, or from `api uuid_getvar`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dueto.errors import LocalProtocolError
+
+
+class Command(Protocol):
+    """A command that can be written."""
+
+    def encode(self) -> bytes:
+        """Return the command's bytes, blank line included, for one write.
+
+        Raises: LocalProtocolError: a value holds what would end the line.
+        """
+        ...
+
+
+def checked(value: str, what: str, *, forbidden: str = "") -> str:
+    """Return `value` if it can stand in one line of a command.
+
+    Raises: LocalProtocolError: it holds CR, LF, NUL or one of `forbidden`.
+    """
+    for char in "\r\n\0" + forbidden:
+        if char in value:
+            raise LocalProtocolError(f"{what} holds {char!r}, which would end it: {value[:60]!r}")
+    return value
+
+
+def _line(*words: str) -> bytes:
+    return (checked(" ".join(word for word in words if word), "command") + "\n\n").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Take the channel over. Must be the first command; again later, it answers with a fresh snapshot."""
+
+    def encode(self) -> bytes:
+        return b"connect\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Linger:
+    """Keep the socket after the hangup, so that the events of the end arrive."""
+
+    seconds: int
+    "The cap. The bare `linger` has none and holds the switch's session for ever: it is not offered."
+
+    def encode(self) -> bytes:
+        return f"linger {self.seconds}\n\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class MyEvents:
+    """Subscribe to the fixed list of this channel's events. HOLD, PLAYBACK and CUSTOM are not in it."""
+
+    format: str = "plain"
+    unique_id: str = ""
+    "Only on an inbound socket: the channel to tie it to."
+
+    def encode(self) -> bytes:
+        return _line("myevents", self.unique_id, "" if self.format == "plain" else self.format)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Ask for more events by name. `CUSTOM` brings nothing by itself: each subclass is named."""
+
+    names: tuple[str, ...]
+    subclasses: tuple[str, ...] = ()
+    format: str = "plain"
+
+    def encode(self) -> bytes:
+        words = [*self.names, *(("CUSTOM", *self.subclasses) if self.subclasses else ())]
+        return _line("event", self.format, *words)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Run an api command and wait for its output. It holds everything else on this socket back meanwhile."""
+
+    command: str
+    argument: str = ""
+
+    def encode(self) -> bytes:
+        return _line("api", self.command, self.argument)
+
+
+@dataclass(frozen=True, slots=True)
+class BgApi:
+    """Run an api command in the background; its output comes as BACKGROUND_JOB."""
+
+    command: str
+    argument: str = ""
+    job_uuid: str = ""
+    "Chosen by us, so that the job is known before its reply; else the switch makes one up."
+
+    def encode(self) -> bytes:
+        line = checked(" ".join(filter(None, ("bgapi", self.command, self.argument))), "command")
+        job = f"\nJob-UUID: {checked(self.job_uuid, 'Job-UUID')}" if self.job_uuid else ""
+        return f"{line}{job}\n\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Queue a dialplan application on the channel. `+OK` means queued; CHANNEL_EXECUTE_COMPLETE is the outcome."""
+
+    application: str
+    argument: str = ""
+    event_uuid: str = ""
+    "Comes back as Application-UUID, which tells this execution from all others."
+    event_lock: bool = True
+    "Run after what is queued already. Without it the application starts INSIDE the running one."
+    loops: int = 1
+
+    def encode(self) -> bytes:
+        lines = ["sendmsg", "call-command: execute", f"execute-app-name: {self.application}"]
+        if self.argument:
+            lines.append(f"execute-app-arg: {self.argument}")
+        if self.loops != 1:
+            lines.append(f"loops: {self.loops}")
+        if self.event_uuid:
+            lines.append(f"Event-UUID: {self.event_uuid}")
+        if self.event_lock:
+            lines.append("event-lock: true")
+        return ("\n".join(checked(line, "execute") for line in lines) + "\n\n").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class SendMsg:
+    """Any other sendmsg: `hangup`, `unicast`, ..."""
+
+    call_command: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    unique_id: str = ""
+    "Another channel than the socket's own."
+
+    def encode(self) -> bytes:
+        lines = [f"sendmsg {self.unique_id}".rstrip(), f"call-command: {self.call_command}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        return ("\n".join(checked(line, "sendmsg") for line in lines) + "\n\n").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Log in on an inbound socket."""
+
+    password: str = field(repr=False)
+    user: str = ""
+    "`user@domain` for `userauth`; empty for the socket's own password."
+
+    def encode(self) -> bytes:
+        return _line("userauth", f"{self.user}:{self.password}") if self.user else _line("auth", self.password)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Let go: `+OK bye`, the goodbye notice, EOF. The call is not ended by it."""
+
+    def encode(self) -> bytes:
+        return b"exit\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A command given as text, one line."""
+
+    line: str
+
+    def encode(self) -> bytes:
+        return _line(self.line)
