@@ -15,7 +15,8 @@ from dueto.wire.esl.commands import (
     Subscribe,
     checked,
 )
-from dueto.wire.esl.framing import Decoder, Limits
+from dueto.wire.esl.framing import BrokenStream, Decoder
+from dueto.wire.esl.inbox import Limits
 from dueto.wire.esl.messages import (
     ApiResponse,
     AuthRequest,
@@ -37,6 +38,7 @@ __all__ = [
     "AuthRequest",
     "BgApi",
     "Block",
+    "BrokenStream",
     "Command",
     "Connect",
     "ConnectAnswer",

@@ -24,18 +24,32 @@ class Command(Protocol):
 
 
 def checked(value: str, what: str, *, forbidden: str = "") -> str:
-    """Return `value` if it can stand in one line of a command.
+    """Return `value` if it can stand in one line of a command. What it holds is never repeated: it may be a secret.
 
-    Raises: LocalProtocolError: it holds CR, LF, NUL or one of `forbidden`.
+    Raises: LocalProtocolError: it holds CR, LF, NUL or one of `forbidden`, or half a surrogate pair.
     """
     for char in "\r\n\0" + forbidden:
         if char in value:
-            raise LocalProtocolError(f"{what} holds {char!r}, which would end it: {value[:60]!r}")
+            raise LocalProtocolError(f"{what} holds {char!r} at {value.index(char)}, which would end it")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"{what} holds no character at {error.start}: {error.reason}") from None
     return value
 
 
+def _word(value: str, what: str) -> str:
+    return checked(value, what, forbidden=" \t")
+
+
+def _block(*lines: str) -> bytes:
+    """Encode header lines; what is wrong with one is told by its name."""
+    return ("\n".join(checked(line, line.partition(":")[0]) for line in lines) + "\n\n").encode()
+
+
 def _line(*words: str) -> bytes:
-    return (checked(" ".join(word for word in words if word), "command") + "\n\n").encode()
+    line = " ".join(word for word in words if word)
+    return (checked(line, words[0]) + "\n\n").encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,8 @@ class Linger:
     "The cap. The bare `linger` has none and holds the switch's session for ever: it is not offered."
 
     def encode(self) -> bytes:
+        if self.seconds < 0:  # -1 is how the switch itself writes "no limit"
+            raise LocalProtocolError(f"linger of {self.seconds} seconds")
         return f"linger {self.seconds}\n\n".encode()
 
 
@@ -66,7 +82,7 @@ class MyEvents:
     "Only on an inbound socket: the channel to tie it to."
 
     def encode(self) -> bytes:
-        return _line("myevents", self.unique_id, "" if self.format == "plain" else self.format)
+        return _line("myevents", _word(self.unique_id, "Unique-ID"), "" if self.format == "plain" else self.format)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +94,8 @@ class Subscribe:
     format: str = "plain"
 
     def encode(self) -> bytes:
-        words = [*self.names, *(("CUSTOM", *self.subclasses) if self.subclasses else ())]
-        return _line("event", self.format, *words)
+        words = (*self.names, *(("CUSTOM", *self.subclasses) if self.subclasses else ()))
+        return _line("event", self.format, *(_word(word, "event name") for word in words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +119,8 @@ class BgApi:
     "Chosen by us, so that the job is known before its reply; else the switch makes one up."
 
     def encode(self) -> bytes:
-        line = checked(" ".join(filter(None, ("bgapi", self.command, self.argument))), "command")
-        job = f"\nJob-UUID: {checked(self.job_uuid, 'Job-UUID')}" if self.job_uuid else ""
-        return f"{line}{job}\n\n".encode()
+        line = _line("bgapi", self.command, self.argument)
+        return line[:-1] + _block(f"Job-UUID: {self.job_uuid}") if self.job_uuid else line
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +145,7 @@ class Execute:
             lines.append(f"Event-UUID: {self.event_uuid}")
         if self.event_lock:
             lines.append("event-lock: true")
-        return ("\n".join(checked(line, "execute") for line in lines) + "\n\n").encode()
+        return _block(*lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +158,12 @@ class SendMsg:
     "Another channel than the socket's own."
 
     def encode(self) -> bytes:
-        lines = [f"sendmsg {self.unique_id}".rstrip(), f"call-command: {self.call_command}"]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        return ("\n".join(checked(line, "sendmsg") for line in lines) + "\n\n").encode()
+        lines = [f"sendmsg {_word(self.unique_id, 'Unique-ID')}".rstrip(), f"call-command: {self.call_command}"]
+        for name, value in self.headers.items():
+            if checked(name, "header name", forbidden=": \t").lower() == "content-length":
+                raise LocalProtocolError("a sendmsg with a Content-Length would swallow the commands after it")
+            lines.append(f"{name}: {value}")
+        return _block(*lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,4 +193,4 @@ class Raw:
     line: str
 
     def encode(self) -> bytes:
-        return _line(self.line)
+        return (checked(self.line, "command") + "\n\n").encode()

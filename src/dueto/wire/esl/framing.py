@@ -1,13 +1,13 @@
 """From the switch's bytes to messages: the application's end of an event socket. No I/O, no time."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from dueto.errors import RemoteProtocolError
 from dueto.wire.esl.formats import event_from_json, event_from_xml
+from dueto.wire.esl.inbox import Inbox, Limits
 from dueto.wire.esl.messages import (
     ApiResponse,
     AuthRequest,
-    Block,
     ConnectAnswer,
     DisconnectNotice,
     Event,
@@ -17,19 +17,6 @@ from dueto.wire.esl.messages import (
     Reply,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a peer may send before it is cut off. A 100 kB channel variable makes a header of 306 kB."""
-
-    header_bytes: int = 4 << 20
-    "One header block; the connect answer holds every variable of the channel."
-    line_bytes: int = 1 << 20
-    "One header line."
-    body_bytes: int = 16 << 20
-    "One body, events included."
-
-
 _SIMPLE: dict[bytes, type[ApiResponse | DisconnectNotice | AuthRequest | Rejection | LogLine]] = {
     b"api/response": ApiResponse,
     b"text/disconnect-notice": DisconnectNotice,
@@ -37,102 +24,83 @@ _SIMPLE: dict[bytes, type[ApiResponse | DisconnectNotice | AuthRequest | Rejecti
     b"text/rude-rejection": Rejection,
     b"log/data": LogLine,
 }
-_PLAIN = b"text/event-plain"
+
+
+class BrokenStream(RemoteProtocolError):
+    """The switch's bytes make no sense any more."""
+
+    def __init__(self, text: str, complete: Sequence[Message]) -> None:
+        super().__init__(text)
+        self.complete = complete
+        "The messages of the same `feed` that were complete before the fault: a hangup among them still counts."
 
 
 class Decoder:
-    """Cuts the stream into messages. Bytes may come in any pieces; lines may end in LF or CRLF.
+    """Cuts the stream into messages. Bytes may come in any pieces; lines may end in LF or CRLF."""
 
-    What is buffered is never searched twice: a half header block is searched on from where the last search ended, a
-    half body is only counted.
-    """
-
-    __slots__ = ("_buffer", "_limits", "_need", "_searched")
+    __slots__ = ("_fault", "_fields", "_head", "_inbox", "_length", "_limits")
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._buffer = bytearray()
-        self._need = 0  # bytes that must be there before it is worth looking again; 0: not known yet
-        self._searched = 0
+        self._inbox = Inbox(self._limits)
+        self._head = b""  # a header block whose body is still awaited; what it says is in the next two
+        self._fields: dict[bytes, bytes] = {}
+        self._length = 0
+        self._fault = ""
 
     def feed(self, data: bytes) -> list[Message]:
         """Take what came and return the messages that are complete now, in order.
 
-        Raises: RemoteProtocolError: the stream can't be trusted any further; messages that were complete before the
-            fault are in the exception's `complete` attribute, so that a hangup in the same segment is not lost.
+        Raises: BrokenStream: the stream can't be trusted any further, now and at every later call; what was complete
+            before the fault is in its `complete`.
         """
-        if self._buffer:
-            self._buffer += data
-            if self._need:
-                if len(self._buffer) < self._need:
-                    return []
-            elif not self._header_ended():
-                return []
-            data = bytes(self._buffer)
-            self._buffer.clear()
+        if self._fault:
+            raise BrokenStream(self._fault, ())
+        self._inbox.feed(data)
         messages: list[Message] = []
         try:
-            rest = self._cut(data, messages)
+            while (message := self._next()) is not None:
+                messages.append(message)
         except RemoteProtocolError as error:
-            error.complete = messages  # type: ignore[attr-defined]
-            raise
-        if rest < len(data):
-            self._buffer += data[rest:]
+            self._fault = str(error)
+            self._inbox.clear()
+            raise BrokenStream(self._fault, messages) from error
         return messages
 
     @property
     def pending_bytes(self) -> int:
         """How much of an unfinished message is held."""
-        return len(self._buffer)
+        return len(self._head) + len(self._inbox)
 
-    def _header_ended(self) -> bool:
-        buffer = self._buffer
-        found = buffer.find(b"\n\n", self._searched) >= 0 or buffer.find(b"\n\r\n", self._searched) >= 0
-        self._searched = max(len(buffer) - 2, 0)
-        if not found:
-            self._check_header(len(buffer), bytes(buffer) if len(buffer) > self._limits.line_bytes else b"")
-        return found
+    def _next(self) -> Message | None:
+        if not self._head:
+            head = self._inbox.head()
+            if head is None:
+                return None
+            self._fields = _fields(head)
+            self._length = self._content_length()
+            self._head = head
+        content = self._inbox.take(self._length)
+        if content is None:
+            return None
+        head, self._head = self._head, b""
+        kind = self._fields.get(b"content-type")
+        if kind == b"text/event-plain":
+            return Event.from_content(content)
+        if kind == b"text/event-json":
+            return event_from_json(content[1:])
+        if kind == b"text/event-xml":
+            return event_from_xml(content[1:])
+        if kind == b"command/reply":
+            cls = ConnectAnswer if b"event-name" in self._fields else Reply
+            return cls(b"\n" + head, len(head), content[1:])
+        simple = _SIMPLE.get(kind or b"")
+        if simple is None:
+            raise RemoteProtocolError(f"block of unknown Content-Type {kind!r}: {head[:80]!r}")
+        return simple(b"\n" + head, len(head), content[1:])
 
-    def _check_header(self, size: int, block: bytes) -> None:
-        if size > self._limits.header_bytes:
-            raise RemoteProtocolError(f"header block of more than {self._limits.header_bytes} bytes")
-        if block and max(map(len, block.split(b"\n"))) > self._limits.line_bytes:
-            raise RemoteProtocolError(f"header line of more than {self._limits.line_bytes} bytes")
-
-    def _cut(self, data: bytes, messages: list[Message]) -> int:
-        """Append the complete messages in `data`; return where the first incomplete one begins."""
-        at, size = 0, len(data)
-        self._need = self._searched = 0
-        while True:
-            while at < size and data[at] in b"\r\n":  # nothing separates a body from the next block, but be lenient
-                at += 1
-            if at >= size:
-                return size
-            newline = data.find(b"\n", at)
-            crlf = newline > at and data[newline - 1] == 0x0D
-            end = data.find(b"\r\n\r\n" if crlf else b"\n\n", at)
-            if end < 0:
-                self._searched = max(size - at - 2, 0)
-                self._check_header(size - at, data[at:] if size - at > self._limits.line_bytes else b"")
-                return at
-            head = b"\n" + data[at:end]
-            if len(head) > self._limits.line_bytes:
-                self._check_header(len(head), head)
-            start = end + (4 if crlf else 2)
-            if crlf:
-                head = head.replace(b"\r\n", b"\n")
-            block = Block(head, len(head))
-            length = self._content_length(block)
-            if size - start < length:
-                self._need = start - at + length
-                return at
-            messages.append(self._message(block, data, start, length))
-            at = start + length
-
-    def _content_length(self, block: Block) -> int:
-        value = block.find("Content-Length")
-        if value is None:
-            return 0
+    def _content_length(self) -> int:
+        value = self._fields.get(b"content-length", b"0")
         if not value.isdigit() or len(value) > 12:
             raise RemoteProtocolError(f"Content-Length is no number: {value[:40]!r}")
         length = int(value)
@@ -140,23 +108,18 @@ class Decoder:
             raise RemoteProtocolError(f"body of {length} bytes, more than {self._limits.body_bytes}")
         return length
 
-    def _message(self, block: Block, data: bytes, start: int, length: int) -> Message:
-        kind = block.find("Content-Type")
-        if kind == _PLAIN:
-            content = data[start - 1 : start + length]  # the newline in front is the one that ended the outer headers
-            if b"\r\n" in content[: content.find(b"\n", 1) + 1]:
-                head, blank, body = content.partition(b"\r\n\r\n")
-                content = head.replace(b"\r\n", b"\n") + (b"\n\n" if blank else b"") + body
-            return Event.from_content(content)
-        body = data[start : start + length]
-        if kind == b"command/reply":
-            cls = ConnectAnswer if block.find("Event-Name") is not None else Reply
-            return cls(block.raw, len(block.raw), body)
-        if kind == b"text/event-json":
-            return event_from_json(body)
-        if kind == b"text/event-xml":
-            return event_from_xml(body)
-        simple = _SIMPLE.get(kind or b"")
-        if simple is None:
-            raise RemoteProtocolError(f"block of unknown Content-Type {kind!r}: {block.raw[:80]!r}")
-        return simple(block.raw, len(block.raw), body)
+
+def _fields(head: bytes) -> dict[bytes, bytes]:
+    """Read a header block that frames others: names in lower case; of a name that occurs twice, the first.
+
+    Raises: RemoteProtocolError: a line has no colon, or two lines disagree about the length of the body.
+    """
+    fields: dict[bytes, bytes] = {}
+    for line in head[:-1].split(b"\n"):
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise RemoteProtocolError(f"header line without a colon: {line[:80]!r}")
+        name, value = name.lower(), value.strip()
+        if fields.setdefault(name, value) != value and name == b"content-length":
+            raise RemoteProtocolError(f"Content-Length {fields[name][:40]!r} and {value[:40]!r} in one block")
+    return fields

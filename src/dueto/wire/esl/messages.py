@@ -5,15 +5,22 @@ searched when it is asked for, and its value unquoted then. Names are matched as
 """
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 
 from dueto.errors import RemoteProtocolError
-from dueto.wire.esl.quoting import quote, unquote
+from dueto.wire.esl.quoting import quote, unquote, utf8
 
 
-@lru_cache(maxsize=1024)
-def _needle(name: str) -> bytes:
-    return b"\n" + name.encode("ascii", "replace") + b":"
+class _Needles(dict[str, bytes]):
+    """What to search for, by header name. Emptied when full: names may come from anywhere."""
+
+    def __missing__(self, name: str) -> bytes:
+        if len(self) >= 1024:
+            self.clear()
+        needle = self[name] = b"\n" + name.encode("ascii", "replace") + b":"
+        return needle
+
+
+_NEEDLES = _Needles()
 
 
 class Block:
@@ -23,32 +30,29 @@ class Block:
 
     def __init__(self, raw: bytes, end: int, body: bytes = b"") -> None:
         self.raw = raw
-        self._end = end  # where the headers end in `raw`; a header is never looked for in a body
+        self._end = end  # the newline of the last header line; a header is never looked for behind it
         self.body_bytes = body
 
     def find(self, name: str) -> bytes | None:
         """Return the value of the first header `name` as it stands on the wire, or None."""
-        needle = _needle(name)
+        needle = _NEEDLES[name]
         start = self.raw.find(needle, 0, self._end)
         if start < 0:
             return None
         start += len(needle)
-        stop = self.raw.find(b"\n", start, self._end)
-        return self.raw[start : stop if stop >= 0 else self._end].strip()
+        return self.raw[start : self.raw.find(b"\n", start)].strip()
 
     @property
     def body(self) -> str:
         """The body as text; bytes that are no UTF-8 become U+FFFD."""
         return self.body_bytes.decode("utf-8", "replace")
 
-    def _lines(self) -> Iterator[tuple[bytes, bytes]]:
-        for line in self.raw[1 : self._end].split(b"\n"):
-            name, colon, value = line.partition(b":")
-            if colon:
-                yield name, value.strip()
+    def _plain(self, name: str) -> str:
+        value = self.find(name)
+        return value.decode("utf-8", "replace") if value else ""
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.raw[1:61]!r}... {self._end - 1} + {len(self.body_bytes)} bytes>"
+        return f"<{type(self).__name__} {self.raw[1:61]!r}... {self._end} + {len(self.body_bytes)} bytes>"
 
 
 class Event(Block):
@@ -63,33 +67,54 @@ class Event(Block):
     def from_content(cls, content: bytes) -> "Event":
         """Read an event from the content of a `text/event-plain` block, with a newline put in front.
 
+        The outer block has framed it already, so a line without a colon can do no harm here: it is no header.
         Raises: RemoteProtocolError: the event has no end of headers, or its body is not as long as it says.
         """
+        newline = content.find(b"\n", 1)
+        if newline > 0 and content[newline - 1] == 0x0D:
+            head, blank, body = content.partition(b"\n\r\n")
+            content = (head + b"\n").replace(b"\r\n", b"\n") + (b"\n" + body if blank else b"")
+        # The switch writes Content-Length right before a body and only there (`switch_event.c`). It is searched from
+        # behind: looking for the blank line, two bytes that are half there in every line, would cost ten times that.
+        if content.rfind(b"\nContent-Length:") < 0:
+            if not content.endswith(b"\n\n"):
+                raise RemoteProtocolError("event without an end of headers")
+            return cls(content, len(content) - 2)
         end = content.find(b"\n\n")
         if end < 0:
             raise RemoteProtocolError("event without an end of headers")
-        if end + 2 == len(content):
-            return cls(content, end)
-        event = cls(content, end)
-        length = event.find("Content-Length")
-        if length is None or not length.isdigit() or end + 2 + int(length) != len(content):
-            raise RemoteProtocolError(f"event body of {len(content) - end - 2} bytes, Content-Length {length!r}")
-        event.body_bytes = content[end + 2 :]
-        return event
+        body = content[end + 2 :]
+        length = content[:end].rpartition(b"\nContent-Length:")[2].partition(b"\n")[0].strip()
+        if body and length != b"%d" % len(body):  # the last one: `sendevent` can bring one of its own before it
+            raise RemoteProtocolError(f"event body of {len(body)} bytes, Content-Length {length[:40]!r}")
+        return cls(content[: end + 1], end, body)
 
     @classmethod
     def from_items(cls, items: Iterable[tuple[str, str]], body: bytes = b"") -> "Event":
-        """Build an event from decoded headers (JSON and XML events come that way; so do greenswitch's)."""
-        lines = (name.encode() + b": " + quote(value.encode("utf-8", "surrogateescape")) for name, value in items)
-        raw = b"\n" + b"\n".join(lines)
-        return cls(raw, len(raw), body)
+        """Build an event from decoded headers (JSON and XML events come that way; so do greenswitch's).
+
+        Raises: RemoteProtocolError: a name would make another header of itself.
+        """
+        lines = [b""]
+        for name, value in items:
+            if not name or any(char in name for char in "\r\n:"):
+                raise RemoteProtocolError(f"event header named {name[:60]!r}")
+            lines.append(utf8(name) + b": " + quote(utf8(value)))
+        raw = b"\n".join(lines)
+        return cls(raw + b"\n", len(raw), body)
 
     def get(self, name: str, default: str = "") -> str:
         """Return the header `name`, decoded; `default` where it is absent or the switch wrote `_undef_`."""
-        value = self.find(name)
-        if value is None or value == b"_undef_":
+        raw = self.raw  # `find` and `unquote` written out: this runs six times for every event of every call
+        needle = _NEEDLES[name]
+        start = raw.find(needle, 0, self._end)
+        if start < 0:
             return default
-        return unquote(value)
+        start += len(needle)
+        value = raw[start : raw.find(b"\n", start)].decode("utf-8", "replace").strip()
+        if "%" in value:
+            return unquote(value.encode())
+        return default if value == "_undef_" else value
 
     def get_list(self, name: str) -> list[str]:
         """Return a header with several entries (`ARRAY::a|:b` on the wire), or with one, or none."""
@@ -104,8 +129,11 @@ class Event(Block):
 
     def items(self) -> Iterator[tuple[str, str]]:
         """Yield every header in order, decoded. This is the slow way: it reads all of them."""
-        for name, value in self._lines():
-            yield name.decode("ascii", "replace"), "" if value == b"_undef_" else unquote(value)
+        for line in self.raw[1 : self._end].split(b"\n"):
+            name, colon, value = line.partition(b":")
+            if colon:
+                value = value.strip()
+                yield name.decode("utf-8", "replace"), "" if value == b"_undef_" else unquote(value)
 
     def as_dict(self) -> dict[str, str]:
         """Return all headers; of a header that occurs twice, the first."""
@@ -117,8 +145,7 @@ class Event(Block):
     @property
     def name(self) -> str:
         """`Event-Name`."""
-        value = self.find("Event-Name")
-        return value.decode("ascii", "replace") if value else ""
+        return self.get("Event-Name")
 
     @property
     def subclass(self) -> str:
@@ -134,7 +161,7 @@ class Event(Block):
     def sequence(self) -> int:
         """`Event-Sequence`: rises over the whole switch, with gaps. 0 where absent."""
         value = self.find("Event-Sequence")
-        return int(value) if value and value.isdigit() else 0
+        return int(value) if value and value.isdigit() and len(value) <= 20 else 0
 
 
 class Reply(Block):
@@ -145,7 +172,7 @@ class Reply(Block):
     @property
     def text(self) -> str:
         """`Reply-Text` without a trailing newline."""
-        return (self.find("Reply-Text") or b"").decode("utf-8", "replace")
+        return self._plain("Reply-Text")
 
     @property
     def ok(self) -> bool:
@@ -155,7 +182,7 @@ class Reply(Block):
     @property
     def job_uuid(self) -> str:
         """`Job-UUID` of a bgapi."""
-        return (self.find("Job-UUID") or b"").decode("ascii", "replace")
+        return self._plain("Job-UUID")
 
 
 class ConnectAnswer(Reply):
@@ -208,7 +235,7 @@ class DisconnectNotice(Block):
     @property
     def unique_id(self) -> str:
         """`Controlled-Session-UUID`; empty on an inbound socket."""
-        return (self.find("Controlled-Session-UUID") or b"").decode("ascii", "replace")
+        return self._plain("Controlled-Session-UUID")
 
 
 class AuthRequest(Block):
@@ -231,7 +258,7 @@ class LogLine(Block):
     @property
     def level(self) -> str:
         """`Log-Level`, a number."""
-        return (self.find("Log-Level") or b"").decode("ascii", "replace")
+        return self._plain("Log-Level")
 
 
 Message = Event | Reply | ApiResponse | DisconnectNotice | AuthRequest | Rejection | LogLine

@@ -26,3 +26,14 @@ def unquote(value: bytes) -> str:
     if b"%" in value:
         value = unquote_to_bytes(value)
     return value.decode("utf-8", "replace")
+
+
+def utf8(text: str) -> bytes:
+    """Return `text` as bytes, whatever it holds: bytes that were read in as surrogates go out as they were.
+
+    Where it holds half a surrogate pair that stands for no byte (JSON can write one), every surrogate becomes `?`.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")

@@ -1,12 +1,13 @@
 """The switch's end of an event socket: commands in, blocks out. For the simulator, and for tests of the other end."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from dueto.errors import RemoteProtocolError
-from dueto.wire.esl.quoting import quote
+from dueto.errors import LocalProtocolError, RemoteProtocolError
+from dueto.wire.esl.inbox import Inbox, Limits
+from dueto.wire.esl.quoting import quote, utf8
 
 Headers = Iterable[tuple[str, str]]
 MAX_COMMAND_BYTES = 10 << 20
@@ -38,54 +39,66 @@ class CommandBlock:
 class CommandDecoder:
     """Cuts an application's bytes into commands: LF or CRLF, blank lines skipped, a body counted by Content-Length."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_command", "_inbox", "_size")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._inbox = Inbox(Limits(MAX_COMMAND_BYTES, MAX_COMMAND_BYTES, MAX_COMMAND_BYTES))
+        self._command: CommandBlock | None = None  # one whose body is still awaited
+        self._size = 0
 
     def feed(self, data: bytes) -> list[CommandBlock]:
         """Take what came and return the commands that are complete now.
 
         Raises: RemoteProtocolError: a command of more than 10 MiB.
         """
-        self._buffer += data
+        self._inbox.feed(data)
         commands: list[CommandBlock] = []
         while (command := self._next()) is not None:
             commands.append(command)
         return commands
 
     def _next(self) -> CommandBlock | None:
-        buffer = self._buffer
-        while buffer and buffer[0] in b"\r\n":
-            del buffer[:1]
-        ends = [(at, len(mark)) for mark in (b"\n\n", b"\n\r\n") if (at := buffer.find(mark)) >= 0]
-        if not ends:
-            if len(buffer) > MAX_COMMAND_BYTES:
-                raise RemoteProtocolError(f"command of more than {MAX_COMMAND_BYTES} bytes")
+        if self._command is None:
+            head = self._inbox.head()
+            if head is None:
+                return None
+            self._command = _command(head)
+            self._size = _body_size(self._command)
+        content = self._inbox.take(self._size)
+        if content is None:
             return None
-        end, width = min(ends)
-        first, *lines = bytes(buffer[:end]).decode("utf-8", "replace").split("\n")
-        headers: dict[str, str] = {}
-        for line in lines:
-            name, colon, value = line.partition(":")
-            if colon:
-                headers.setdefault(name.strip().lower(), value.strip())
-        length = headers.get("content-length", "0")
-        size = int(length) if length.isdigit() else 0
-        if size > MAX_COMMAND_BYTES:
-            raise RemoteProtocolError(f"command of more than {MAX_COMMAND_BYTES} bytes")
-        if len(buffer) < end + width + size:
-            return None
-        body = bytes(buffer[end + width : end + width + size])
-        del buffer[: end + width + size]
-        return CommandBlock(first.strip(), headers, body)
+        command, self._command = self._command, None
+        return replace(command, body=content[1:]) if self._size else command
+
+
+def _command(head: bytes) -> CommandBlock:
+    first, *lines = head.decode("utf-8", "replace").removesuffix("\n").split("\n")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers.setdefault(name.strip().lower(), value.strip())
+    return CommandBlock(first.strip(), headers)
+
+
+def _body_size(command: CommandBlock) -> int:
+    """Return how many body bytes follow; what is no number counts as none, as `atoi` has it."""
+    length = command.headers.get("content-length", "")
+    if not (length.isascii() and length.isdigit()):
+        return 0
+    if len(length) > 12 or int(length) > MAX_COMMAND_BYTES:
+        raise RemoteProtocolError(f"command of more than {MAX_COMMAND_BYTES} bytes")
+    return int(length)
+
+
+def _header_name(name: str) -> bytes:
+    if not name or any(char in name for char in "\r\n:"):
+        raise LocalProtocolError(f"header named {name!r}")
+    return utf8(name)
 
 
 def _encoded(headers: Headers) -> bytes:
-    return b"".join(
-        b"%s: %s\n" % (name.encode(), quote(value.encode("utf-8", "surrogateescape")) or b"_undef_")
-        for name, value in headers
-    )
+    return b"".join(b"%s: %s\n" % (_header_name(name), quote(utf8(value)) or b"_undef_") for name, value in headers)
 
 
 def encode_event(headers: Headers, body: bytes = b"") -> bytes:
@@ -95,12 +108,24 @@ def encode_event(headers: Headers, body: bytes = b"") -> bytes:
 
 
 def encode_event_json(headers: Headers, body: bytes = b"") -> bytes:
-    """Return an event in the JSON format: values raw, the body as `_body`."""
-    members = dict(headers)
+    """Return an event in the JSON format: values raw, several entries as an array, the body as `_body`.
+
+    A header that occurs twice is written twice, as the switch does.
+    """
+    members = [(name, _json_value(value)) for name, value in headers]
     if body:
-        members |= {"Content-Length": str(len(body)), "_body": body.decode("utf-8", "replace")}
-    inner = msgspec.json.encode(members)
+        members += [("Content-Length", str(len(body))), ("_body", body.decode("utf-8", "replace"))]
+    pairs = (
+        msgspec.json.encode(_header_name(name).decode("utf-8", "replace")) + b":" + msgspec.json.encode(value)
+        for name, value in members
+    )
+    inner = b"{" + b",".join(pairs) + b"}"
     return b"Content-Length: %d\nContent-Type: text/event-json\n\n" % len(inner) + inner
+
+
+def _json_value(value: str) -> str | list[str]:
+    text = utf8(value).decode("utf-8", "replace")
+    return text[7:].split("|:") if text.startswith("ARRAY::") else text
 
 
 def encode_connect_answer(headers: Headers, *, mode: str = "async", control: str = "full") -> bytes:

@@ -1,0 +1,118 @@
+"""What is wrong with a configuration, one sentence per problem."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from dueto.app.environment import PREFIX, nearest
+
+Path = tuple[str | int, ...]
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a number",
+    "string_type": 'text in quotes ("...")',
+    "tuple_type": "a list ([...])",
+    "dict_type": "a section ([name])",
+    "model_type": "a section ([name])",
+    "model_attributes_type": "a section ([name])",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+}
+
+
+def complain(error: ValidationError, root: type[BaseModel], origin: Callable[[Path], str | None]) -> str:
+    """Turn what pydantic found into one sentence a line.
+
+    `origin` names the environment variable that a path came from, if one did. Secrets are never repeated.
+    """
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = problem["loc"]
+        variable = origin(path)
+        where = f"{variable}: " if variable else _place(path)
+        lines.append(where + _sentence(problem["type"], path, problem, root, by_variable=variable is not None))
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _sentence(kind: str, path: Path, problem: Mapping[str, Any], root: type[BaseModel], *, by_variable: bool) -> str:
+    context = problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown(path, root, by_variable=by_variable)
+    if kind == "missing":
+        return "this key is missing"
+    if kind == "value_error":
+        expected, _, hint = str(context["error"]).partition("; ")
+    elif kind in _EXPECTED:
+        expected, hint = "expected " + _EXPECTED[kind].format(**context), ""
+    else:
+        expected, hint = str(problem["msg"]), ""
+    value = problem.get("input")
+    if kind == "literal_error" and isinstance(value, str):
+        close = nearest(value, re.findall("'([^']+)'", context["expected"]))
+        hint = f"did you mean '{close}'?" if close else ""
+    secret = not path or path[-1] in ("secret", "password")
+    if expected.startswith("expected") and not secret and not isinstance(value, Mapping | BaseModel):
+        expected += f", not {_shown(value)}"
+    return f"{expected}; {hint}" if hint else expected
+
+
+def _unknown(path: Path, root: type[BaseModel], *, by_variable: bool) -> str:
+    parts = tuple(str(part) for part in path)
+
+    def written(*names: str) -> str:
+        if by_variable:
+            return f"{PREFIX}{'__'.join(names)}".upper()
+        return f"[{names[0]}]" if len(names) == 1 else names[-1]
+
+    if len(parts) == 1:
+        close = nearest(parts[0], list(root.model_fields))
+        hint = f"did you mean {written(close)}?" if close else f"there are {', '.join(sorted(root.model_fields))}"
+        return f"no such section; {hint}"
+    known = keys_at(root, path[:-1])
+    close = nearest(parts[-1], known)
+    if close:
+        return f"no such key; did you mean {written(*parts[:-1], close)}?"
+    elsewhere = [section for section in root.model_fields if parts[-1] in keys_at(root, (section,))]
+    if elsewhere:
+        return f"no such key; {parts[-1]} belongs in [{elsewhere[0]}]"
+    return f"no such key; there are {', '.join(sorted(known))}" if known else "no such key"
+
+
+def keys_at(root: type[BaseModel], path: Path) -> list[str]:
+    """Return the keys of the section at `path`; of any one entry, where it is a table of sections."""
+    model: Any = root
+    for part in path:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            known = model.model_fields.get(str(part))
+            model = known.annotation if known else None
+        else:
+            arguments: Any = getattr(model, "__args__", ())  # dict[str, DestinationSettings]
+            model = arguments[1] if len(arguments) == 2 else None
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _place(path: Path) -> str:
+    if not path:
+        return ""
+    if len(path) == 1:
+        return f"[{path[0]}]: "
+    depth = 2 if path[0] == "destinations" and len(path) > 2 else 1
+    section = ".".join(str(part) for part in path[:depth])
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[depth:]).lstrip(".")
+    return f"[{section}] {key}: "
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = ascii(value) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

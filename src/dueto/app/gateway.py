@@ -1,0 +1,160 @@
+"""The gateway: everything built from one configuration, started, drained and closed."""
+
+import asyncio
+from collections.abc import Awaitable
+from types import TracebackType
+
+from prometheus_client import CollectorRegistry
+
+from dueto.agents.loading import LoadedAgent, load_agent
+from dueto.app.http import StatusServer
+from dueto.app.journal import LogJournal, fan_out
+from dueto.app.logs import call_logger
+from dueto.app.metrics import Metrics
+from dueto.app.serving import check_for_serving
+from dueto.app.settings import Settings
+from dueto.call import Agent, CallRules, Desk, House, Journal
+from dueto.clock import Clock, monotonic
+from dueto.errors import SettingsError
+from dueto.legs.esl_outbound import ControlServer, OutboundOptions
+from dueto.legs.media_server import MediaServer
+from dueto.legs.ticker import Ticker
+from dueto.wire.media import DIALECTS, StreamPath
+
+
+class Gateway:
+    """Both doors, the desk between them, and an agent.
+
+        async with Gateway(Settings(), agent=my_agent) as gateway:
+            await gateway.serve_forever()
+
+    `agent` overrides `agent.use`; `journal` is told everything that is logged or counted.
+    Raises: SettingsError: the configuration can't serve; the text says what to change.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        agent: Agent | None = None,
+        journal: Journal | None = None,
+        clock: Clock = monotonic,
+    ) -> None:
+        check_for_serving(settings, agent_given=agent is not None)
+        self.settings = settings
+        self.control_port = self.media_port = self.metrics_port = 0
+        "The ports that are listened on, once started: those of the settings, or free ones where those said 0."
+        destinations = settings.destinations_by_name()
+        self.agent = (
+            load_agent(settings.agent.use, list(destinations.values()))
+            if agent is None
+            else LoadedAgent(getattr(agent, "__name__", type(agent).__name__), agent)
+        )
+        self._registry = CollectorRegistry()
+        self._metrics = Metrics(self._registry)
+        journals: list[Journal] = [LogJournal(), self._metrics.journal, *([journal] if journal is not None else [])]
+        house = House(
+            agent=self.agent.run,
+            agent_name=self.agent.name,
+            rules=_rules(settings),
+            path=StreamPath(settings.media.path),
+            dialect=DIALECTS[settings.media.dialect],
+            destinations=destinations,
+            mouth=self.agent.mouth,
+            journal=fan_out(*journals),
+            clock=clock,
+            ticker=Ticker(clock=clock),
+            logger=call_logger,
+        )
+        self.desk = Desk(house)
+        control = settings.control
+        self._control = ControlServer(self.desk, OutboundOptions(control.linger_s, allow=control.networks))
+        self._media = MediaServer(self.desk, house.path, house.dialect, default_rate_hz=settings.media.rate_hz)
+        self._status: StatusServer | None = None
+        self._closed = asyncio.Event()
+
+    async def start(self) -> None:
+        """Open the doors. Raises: SettingsError: a port is taken, or an address is not this machine's."""
+        await self.agent.start()
+        settings = self.settings
+        address = settings.control.listen_address
+        if settings.correlation.control == "expected":
+            self.control_port = await _listening("control", address, self._control.start(address.host, address.port))
+        address = settings.media.listen_address
+        self.media_port = await _listening("media", address, self._media.start(address.host, address.port))
+        if settings.metrics.listen_address is not None:
+            self._status = StatusServer(settings.metrics.listen_address, self._registry, self._ready)
+            await self._status.start()
+            self.metrics_port = self._status.address.port
+
+    async def serve_forever(self) -> None:
+        """Wait until `aclose`, or `drain`, is done."""
+        await self._closed.wait()
+
+    async def drain(self) -> None:
+        """Take no new calls, let the running ones finish for `call.drain_s`, return the rest to the dialplan, close."""
+        self.desk.draining = True
+        await self._control.stop_listening()  # the switch's `HOST1|HOST2` goes on to the next
+        await self._media.stop_listening()
+        await self.desk.drain(self.settings.call.drain_s)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close everything now; agents are cancelled, channels stay with the switch."""
+        await self._control.aclose()
+        await self._media.stop_listening()
+        await self.desk.aclose()
+        if self._status is not None:
+            await self._status.aclose()
+        await self.agent.aclose()
+        self._closed.set()
+
+    async def __aenter__(self) -> "Gateway":
+        try:
+            await self.start()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _ready(self) -> tuple[bool, str]:
+        if self.desk.draining:
+            return False, "draining"
+        return (False, "full") if self.desk.full else (True, "ready")
+
+
+async def _listening(leg: str, address: object, starting: Awaitable[int]) -> int:
+    try:
+        return await starting
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SettingsError(
+            f"[{leg}] listen: can't listen on {address} ({reason}); end what uses it, or choose another port"
+        ) from None
+
+
+def _rules(settings: Settings) -> CallRules:
+    media, correlation = settings.media, settings.correlation
+    return CallRules(
+        control_expected=correlation.control == "expected",
+        warn_after_s=correlation.warn_after_s,
+        give_up_after_s=correlation.give_up_after_s,
+        on_missing_media=correlation.on_missing_media,
+        while_waiting=correlation.while_waiting,
+        hangup_grace_s=settings.call.hangup_grace_ms / 1000,
+        closing_s=settings.agent.closing_s,
+        when_done=settings.agent.when_done,
+        when_failed=settings.agent.when_failed,
+        max_lag_ms=media.max_lag_ms,
+        rate_hz=media.rate_hz,
+        stream_start=media.start,
+        public_url=media.public_url,
+        token_required=media.token == "required",
+        secret=media.secret.get_secret_value(),
+        max_calls=settings.control.max_calls,
+    )

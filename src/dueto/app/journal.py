@@ -1,0 +1,68 @@
+"""The journal: the one place a call tells what happens to it, for logs, metrics and whoever else listens."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import structlog
+
+from dueto.app.logs import call_logger
+
+Fields = Mapping[str, object]
+
+
+class Journal(Protocol):
+    """Hears every event of every call. Called on the loop: never blocks."""
+
+    def __call__(self, unique_id: str, event: str, fields: Fields) -> None:
+        """Take one event; `unique_id` is empty where there is no call (yet)."""
+        ...
+
+
+_WARNINGS = frozenset({"pairing_late", "media_lost", "control_lost", "refused", "protocol_error"})
+_ERRORS = frozenset({"agent_failed"})
+_DETAILS = frozenset({"custom"})
+_TAKEN = frozenset({"event", "level", "ts", "call", "exc_info"})
+
+
+class LogJournal:
+    """Writes each event as a log line of the call; one that it does not know, too."""
+
+    def __call__(self, unique_id: str, event: str, fields: Fields) -> None:
+        """Write one line. A field named like a part of the line itself (`event`, `ts`, ...) gets a `_` behind."""
+        log = call_logger(unique_id)
+        values = {f"{name}_" if name in _TAKEN else name: value for name, value in fields.items()}
+        if event in _ERRORS:
+            log.error(event, **values)
+        elif event in _WARNINGS:
+            log.warning(event, **values)
+        elif event in _DETAILS:
+            log.debug(event, **values)
+        else:
+            log.info(event, **values)
+
+
+def fan_out(*journals: Journal) -> Journal:
+    """Return one journal that tells all of `journals`, in that order.
+
+    One that raises harms neither the call nor the others; its first failure is logged, and it goes on being told.
+    """
+    complained: set[int] = set()
+
+    def tell(unique_id: str, event: str, fields: Fields) -> None:
+        for position, journal in enumerate(journals):
+            try:
+                journal(unique_id, event, fields)
+            except Exception as error:
+                if position not in complained:
+                    complained.add(position)
+                    _complain(journal, event, error)
+
+    return tell
+
+
+def _complain(journal: Journal, event: str, error: Exception) -> None:
+    name = getattr(journal, "__qualname__", type(journal).__name__)
+    try:
+        structlog.get_logger().error("journal_failed", journal=name, failed_on=event, error=error, exc_info=error)
+    except Exception:  # the log itself is what failed: there is nobody left to tell, and the call goes on
+        return

@@ -1,0 +1,61 @@
+"""What may not stand in a log line, and how it is taken out."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+MASK = "***"
+MAX_CHARACTERS = 2000
+"A longer text is cut; a traceback may have ten times as much."
+MAX_ITEMS = 50
+MAX_DEPTH = 4
+
+_SECRET_KEYS = re.compile(
+    r"(^|_)(token|secret|password|passwd|api_?key|authorization|cookie|credentials?)$", re.IGNORECASE
+)
+_DIGIT_KEYS = re.compile(r"(^|_)(digits?|dtmf|pin)$", re.IGNORECASE)
+_SECRET_IN_TEXT = re.compile(
+    r"(\b(?:token|secret|password|api_?key)\b[\"']?\s*[=:]\s*[\"']?)[^\s&\"'<>,;]+|(\bauthorization:\s*\w+\s+|^auth )\S+",
+    re.IGNORECASE,
+)
+# Controls (C0, DEL, C1), line separators, marks that turn the direction of the text around, halves of surrogate pairs.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE_BUT_NEWLINE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def redact(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `fields` fit for a log: no secrets, no digits that a caller typed, nothing that could fake a line."""
+    return {clean(str(key)): _value(str(key), value, MAX_DEPTH) for key, value in fields.items()}
+
+
+def clean(text: str, *, newlines: bool = False) -> str:
+    """Return `text` with secrets masked and unprintable characters written out (`\\x1b`, `\\ud800`)."""
+    limit = MAX_CHARACTERS * (10 if newlines else 1)
+    text = text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+    text = _SECRET_IN_TEXT.sub(lambda found: (found[1] or found[2]) + MASK, text)
+    pattern = _UNPRINTABLE_BUT_NEWLINE if newlines else _UNPRINTABLE
+    return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _value(key: str, value: Any, depth: int) -> Any:
+    if _SECRET_KEYS.search(key):
+        return MASK if value not in (None, "", False) else value
+    if _DIGIT_KEYS.search(key):
+        return "*" * len(str(value)) if value is not None else None
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return clean(value, newlines=key == "exception")
+        case bytes() | bytearray() | memoryview():
+            return f"<{len(value)} bytes>"
+        case BaseException():
+            return clean(f"{type(value).__name__}: {value}" if str(value) else type(value).__name__)
+        case _ if depth == 0:
+            return "..."
+        case Mapping():
+            items = list(value.items())[:MAX_ITEMS]
+            return {clean(str(name)): _value(str(name), inner, depth - 1) for name, inner in items}
+        case list() | tuple() | set() | frozenset():
+            return [_value("", inner, depth - 1) for inner in list(value)[:MAX_ITEMS]]
+    return clean(str(value))

@@ -1,0 +1,245 @@
+"""The sections of a configuration: names, defaults, limits. What each key is for: `docs/configuration.md`."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+
+from dueto.app.addresses import Address, Network, parse_address, parse_network
+from dueto.app.environment import nearest
+
+RATES_HZ = (8000, 16000, 24000, 32000, 48000)
+
+
+def _a_number(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would read true as 1
+        raise ValueError("expected a number")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_a_number), Field(ge=0, le=86_400, allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(_a_number)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class ControlSettings(Section):
+    """The Event Socket server that the switch dials."""
+
+    listen: str = "127.0.0.1:8022"
+    public_address: str = ""
+    engine: Literal["native", "greenswitch"] = "native"
+    linger_s: Annotated[Whole, Field(ge=1, le=3600)] = 10
+    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    max_calls: Annotated[Whole, Field(ge=1, le=100_000)] = 1000
+    event_loop_interval_s: Annotated[Seconds, Field(gt=0)] = 0.1
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, text: str) -> str:
+        return str(parse_address(text))
+
+    @field_validator("public_address")
+    @classmethod
+    def _check_public_address(cls, text: str) -> str:
+        for part in filter(None, text.split("|")):
+            if parse_address(part, default_port=8022).is_wildcard:
+                raise ValueError("expected an address that the switch can connect to")
+        return text
+
+    @field_validator("allow")
+    @classmethod
+    def _check_allow(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        if not networks:
+            raise ValueError("expected at least one network; nobody could connect")
+        return tuple(str(parse_network(text)) for text in networks)
+
+    @property
+    def listen_address(self) -> Address:
+        """Where to listen."""
+        return parse_address(self.listen)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Who may connect."""
+        return tuple(parse_network(text) for text in self.allow)
+
+
+class MediaSettings(Section):
+    """The WebSocket server that the audio module dials."""
+
+    listen: str = "127.0.0.1:8085"
+    public_url: str = ""
+    dialect: Literal["audio_stream", "audio_stream-binary"] = "audio_stream"
+    start: Literal["dialplan", "gateway"] = "dialplan"
+    token: Literal["required", "off"] = "required"
+    secret: SecretStr = SecretStr("")
+    path: str = "/stream/{secretary}/{uuid}/{caller}"
+    rate_hz: Whole = 16000
+    max_lag_ms: Annotated[Whole, Field(ge=20, le=60_000)] = 400
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, text: str) -> str:
+        return str(parse_address(text))
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, text: str) -> str:
+        # No more than the audio module's own URL check takes: no IPv6, no user.
+        if text and not re.fullmatch(r"wss?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?", text):
+            raise ValueError('expected "ws://HOST:PORT" or "wss://HOST", without a query')
+        return text.rstrip("/")
+
+    @field_validator("secret")
+    @classmethod
+    def _check_secret(cls, secret: SecretStr) -> SecretStr:
+        # It is written into the switch's vars.xml and from there into an expression.
+        if not re.fullmatch(r"[A-Za-z0-9._~-]{0,128}", secret.get_secret_value()):
+            raise ValueError("expected up to 128 letters, digits and . _ ~ - only")
+        return secret
+
+    @field_validator("path")
+    @classmethod
+    def _check_path(cls, text: str) -> str:
+        for part in text.split("/")[1:]:
+            if part.startswith("{") and part not in ("{secretary}", "{uuid}", "{caller}"):
+                raise ValueError(f"expected {{secretary}}, {{uuid}} or {{caller}} as a whole part, not {part}")
+        if not re.fullmatch(r"(/(\{[a-z]+\}|[A-Za-z0-9._~-]+))+", text) or len(text) > 200:
+            raise ValueError('expected a path such as "/stream/{secretary}/{uuid}/{caller}"')
+        return text
+
+    @field_validator("rate_hz")
+    @classmethod
+    def _check_rate(cls, rate_hz: int) -> int:
+        if rate_hz not in RATES_HZ:
+            raise ValueError(f"expected one of {', '.join(map(str, RATES_HZ))}")
+        return rate_hz
+
+    @property
+    def listen_address(self) -> Address:
+        """Where to listen."""
+        return parse_address(self.listen)
+
+
+class CorrelationSettings(Section):
+    """How the two legs find each other."""
+
+    warn_after_s: Seconds = 5.0
+    give_up_after_s: Seconds = 30.0
+    on_missing_media: Literal["return_to_dialplan", "hangup"] = "return_to_dialplan"
+    while_waiting: str = "silence"
+    control: Literal["expected", "none"] = "expected"
+
+    @field_validator("while_waiting")
+    @classmethod
+    def _check_while_waiting(cls, text: str) -> str:
+        if text != "silence" and not (text.startswith("tone_stream://") and text.isprintable() and "$" not in text):
+            raise ValueError('expected "silence" or "tone_stream://..."')
+        return text
+
+
+class CallSettings(Section):
+    """How a call ends."""
+
+    hangup_grace_ms: Annotated[Whole, Field(ge=0, le=10_000)] = 250
+    drain_s: Seconds = 60.0
+
+
+class AgentSettings(Section):
+    """Who talks to the caller."""
+
+    use: str = "receptionist"
+    closing_s: Seconds = 5.0
+    when_done: Literal["hangup", "return_to_dialplan"] = "hangup"
+    when_failed: str = "return_to_dialplan"
+
+    @field_validator("use")
+    @classmethod
+    def _check_use(cls, text: str) -> str:
+        if text in ("receptionist", "echo") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*", text):
+            return text
+        close = nearest(text, ["receptionist", "echo"])
+        hint = f'; did you mean "{close}"?' if close else ""
+        raise ValueError(f'expected "receptionist", "echo" or "module:callable"{hint}')
+
+
+class DestinationSettings(Section):
+    """Somebody to transfer to: `[destinations.NAME]`."""
+
+    dial: str
+    words: tuple[str, ...] = ()
+    digit: str = ""
+
+    @field_validator("dial")
+    @classmethod
+    def _check_dial(cls, text: str) -> str:
+        # It becomes the argument of `bridge`, and one word of an api line. A line break would begin a header, a space
+        # outside of quotes a further argument, and `$` pulls in variables, some of which the caller chose. The dial
+        # string's own `,` `|` `{}` `[]` `;` stay the configuration's to use.
+        if not text or not text.isprintable():
+            raise ValueError('expected a dial string such as "user/1001", without control characters')
+        if re.search(r"[$`\"\\]", text) or text.count("'") % 2:
+            raise ValueError('expected a dial string without $ ` " \\ and with single quotes in pairs')
+        if " " in re.sub(r"'[^']*'", "", text):
+            raise ValueError("expected a dial string with spaces only between single quotes")
+        return text
+
+    @field_validator("words")
+    @classmethod
+    def _check_words(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"[^\W\d_]+(?:['’ -][^\W\d_]+)*", word) for word in words):
+            raise ValueError("expected words as they are spoken: letters only, and single spaces between them")
+        return tuple(word.lower() for word in words)
+
+    @field_validator("digit")
+    @classmethod
+    def _check_digit(cls, text: str) -> str:
+        if not re.fullmatch(r"[0-9*#A-D]?", text):
+            raise ValueError('expected one key: "0" to "9", "*" or "#"')
+        return text
+
+
+class SwitchSettings(Section):
+    """The switch's own event socket, where we are the client."""
+
+    address: str = ""
+    password: SecretStr = SecretStr("")
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, text: str) -> str:
+        return str(parse_address(text, default_port=8021)) if text else ""
+
+    @field_validator("password")
+    @classmethod
+    def _check_password(cls, password: SecretStr) -> SecretStr:
+        if not password.get_secret_value().isprintable():
+            raise ValueError("expected no line breaks or control characters")
+        return password
+
+
+class LogsSettings(Section):
+    """Log lines."""
+
+    format: Literal["json", "console"] = "json"
+
+
+class MetricsSettings(Section):
+    """The listener for Prometheus, `/healthz` and `/readyz`."""
+
+    listen: str = "127.0.0.1:9108"
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, text: str) -> str:
+        return str(parse_address(text)) if text else ""
+
+    @property
+    def listen_address(self) -> Address | None:
+        """Where to listen; None: nowhere."""
+        return parse_address(self.listen) if self.listen else None

@@ -1,0 +1,90 @@
+"""What a configuration must have before a gateway may open its doors with it."""
+
+import importlib.util
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from dueto.app.addresses import Address, parse_address
+from dueto.errors import LocalProtocolError, SettingsError
+from dueto.wire.media.request import StreamPath
+
+if TYPE_CHECKING:
+    from dueto.app.settings import Settings
+
+MIN_SECRET_CHARACTERS = 16
+MAKE_A_SECRET = 'python3 -c "import secrets; print(secrets.token_hex(16))"'
+
+
+def check_for_serving(settings: "Settings") -> None:
+    """Return if a gateway may serve with `settings`.
+
+    Raises: SettingsError: one line per problem, each with a way out.
+    """
+    problems = [*_doors(settings), *_token(settings), *_media(settings), *_engine(settings), *_agent(settings)]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _doors(settings: "Settings") -> Iterator[str]:
+    taken: dict[int, tuple[str, Address]] = {}
+    for key, address in (
+        ("[control] listen", settings.control.listen_address),
+        ("[media] listen", settings.media.listen_address),
+        ("[metrics] listen", settings.metrics.listen_address),
+    ):
+        if address is None or address.port == 0:
+            continue
+        other_key, other = taken.setdefault(address.port, (key, address))
+        if other_key != key and (other.host == address.host or other.is_wildcard or address.is_wildcard):
+            yield f"{key}: port {address.port} is that of {other_key} already; choose another"
+    address_text, password = settings.switch.address, settings.switch.password.get_secret_value()
+    if address_text and not password:
+        yield "[switch] password: missing; it stands in the switch's event_socket.conf.xml"
+    if address_text and password == "ClueCon" and not parse_address(address_text).is_loopback:
+        yield "[switch] password: everybody knows ClueCon; change it in the switch's event_socket.conf.xml and here"
+
+
+def _token(settings: "Settings") -> Iterator[str]:
+    media = settings.media
+    if media.token == "off":
+        if not media.listen_address.is_loopback:
+            yield f'[media] token: "off" is for loopback only, not for {media.listen}; set it to "required"'
+        return
+    secret = media.secret.get_secret_value()
+    if media.start == "gateway" and not secret:
+        return  # its tokens are random, made for one call each
+    if not secret:
+        yield f"[media] secret: missing, and the token is made from it; make one with: {MAKE_A_SECRET}"
+    elif len(secret) < MIN_SECRET_CHARACTERS:
+        yield f"[media] secret: shorter than {MIN_SECRET_CHARACTERS} characters; make one with: {MAKE_A_SECRET}"
+
+
+def _media(settings: "Settings") -> Iterator[str]:
+    media, control = settings.media, settings.correlation.control
+    try:
+        StreamPath(media.path)
+    except LocalProtocolError:
+        yield f'[media] path: "{media.path}" needs {{uuid}}, once: without it no stream finds its call'
+    if media.start == "gateway" and not media.public_url:
+        yield '[media] public_url: missing; with start = "gateway" the switch is told to dial it ("ws://HOST:8085")'
+    if media.start == "gateway" and control == "none":
+        yield '[media] start: "gateway" needs the control leg; with [correlation] control = "none" write "dialplan"'
+    if media.dialect == "audio_stream" and control == "none" and not settings.switch.address:
+        yield (
+            '[media] dialect: "audio_stream" speaks through the control leg, and there is none; '
+            'write "audio_stream-binary" (a build that plays what it receives)'
+        )
+
+
+def _engine(settings: "Settings") -> Iterator[str]:
+    if settings.control.engine != "greenswitch":
+        return
+    if importlib.util.find_spec("dueto.legs.greenswitch_engine") is None:
+        yield '[control] engine: "greenswitch" is not in this version yet; write "native"'
+    elif importlib.util.find_spec("greenswitch") is None:
+        yield "[control] engine: greenswitch is not installed; pip install 'dueto[greenswitch]'"
+
+
+def _agent(settings: "Settings") -> Iterator[str]:
+    if settings.agent.use == "receptionist" and not settings.destinations:
+        yield '[agent] use: "receptionist" has nobody to transfer to; add [destinations.NAME] with dial = "user/1001"'

@@ -1,0 +1,430 @@
+"""The playout ledger: what was queued, what was sent, and what the caller has heard of it. Pure; `now` is passed in.
+
+Everything that asks "what was heard?" asks here: barge-in, truncation, the transcript, the recording, the hangup when
+the sentence is over. One `Playout` per call; times are float seconds on one monotonic scale that never goes back.
+
+How it decides:
+
+- Pacing. The far end plays in real time, so audio sent is heard one frame after the other. As much is sent ahead as
+  the lead allows. After a stall the clock starts anew: what is late is played late, never in a burst.
+- Thresholds. A bursty utterance (a provider, `say`) waits until some of it is queued (`start_ms`; `rearm_ms` after an
+  underrun), or until it is finished, or `HOLD_S` long: too little audio is still better than none for ever. A live one
+  is never held back.
+- Turns. Utterances play in the order of opening, each once the earlier is finished and sent. One that is not finished
+  and has nothing to send keeps its turn while nobody else waits; otherwise it loses it after `GIVE_WAY_S` of silence
+  to the first that can play, and goes on after that one. So an abandoned utterance blocks nobody for ever. A live one
+  that never pauses is not abandoned: who wants to speak after it finishes it.
+- Backlog. What the kernel still holds has not been played, whatever the clock says; then the clock is put back.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, final
+
+from dueto.errors import LocalProtocolError
+
+EARLY_S: Final = 0.001
+"A tick may come this much too early and still finds its frame due; the lead is exceeded by no more than this."
+HOLD_S: Final = 0.5
+"The longest an utterance is held back for its threshold, from when it was first seen waiting."
+GIVE_WAY_S: Final = 2.0
+"The silence after which an unfinished utterance without audio lets another one play."
+MAX_OPEN: Final = 256
+"Utterances that may be open at once; more than that is a leak."
+_DUST_S: Final = 1e-9
+"Differences of float seconds below this are rounding."
+
+
+@final
+@dataclass(slots=True, eq=False, weakref_slot=True, repr=False)
+class Utterance:
+    """Something to be said to the caller, whole or in pieces. Made by `Playout.open`; for reading only."""
+
+    id: int
+    live: bool
+    "Comes in real time (an echo, `call.write`), so it is never held back, and its oldest audio is dropped if late."
+    interruptible: bool
+    "Whether a caller who speaks may cut it off. The ledger only remembers it: `clear` takes everything."
+    _bytes_per_s: int
+    finished: bool = field(default=False, init=False)
+    "Nothing more will be added."
+    cleared: bool = field(default=False, init=False)
+    "It was cut off; what had not been sent by then is gone."
+
+    _frames: deque[bytes] = field(default_factory=deque, init=False)
+    _tail: bytes = field(default=b"", init=False)
+    # Counted in bytes of real audio: the silence that fills a last frame is not queued, sent or heard.
+    _queued: int = field(default=0, init=False)
+    _sent: int = field(default=0, init=False)
+    _dropped: int = field(default=0, init=False)
+    _heard: int = field(default=0, init=False)
+    "In spans that are over."
+    _told: int = field(default=0, init=False)
+    "The most that was ever said to be heard: that answer must not shrink."
+    _ended_at: float | None = field(default=None, init=False)
+    _held: bool = field(init=False)
+    _held_since: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._held = not self.live
+
+    @property
+    def queued_ms(self) -> int:
+        """All that was given to play so far, sent or not, less what was dropped."""
+        return self._queued * 1000 // self._bytes_per_s
+
+    @property
+    def sent_ms(self) -> int:
+        """What has been sent so far; at most `queued_ms`."""
+        return self._sent * 1000 // self._bytes_per_s
+
+    @property
+    def waiting_ms(self) -> int:
+        """What is still to be sent; nothing once it is cleared."""
+        return 0 if self.cleared else (self._queued - self._sent) * 1000 // self._bytes_per_s
+
+    @property
+    def dropped_ms(self) -> int:
+        """What a live utterance lost because it came faster than it could be played."""
+        return self._dropped * 1000 // self._bytes_per_s
+
+    def __repr__(self) -> str:
+        state = "cleared" if self.cleared else "finished" if self.finished else "open"
+        return f"<Utterance {self.id} {state} queued={self.queued_ms} sent={self.sent_ms}>"
+
+
+@dataclass(slots=True, eq=False)
+class _Span:
+    """A stretch of one utterance that the caller hears without a gap."""
+
+    utterance: Utterance
+    start_s: float
+    end_s: float
+    size: int
+    "Bytes of real audio, without the silence at the end."
+
+
+class Playout:
+    """Paces one call's audio and keeps the account of it.
+
+    `rate_hz` is that of all audio (L16, mono); `lead_ms` how far ahead of the caller's ear is sent, at least a frame;
+    `max_queued_ms` bounds what bursty utterances may let wait together, `max_live_ms` what a live one may.
+    """
+
+    def __init__(
+        self,
+        rate_hz: int,
+        *,
+        frame_ms: int = 20,
+        lead_ms: float = 160,
+        start_ms: float = 100,
+        rearm_ms: float = 60,
+        max_queued_ms: float = 120_000,
+        max_live_ms: float = 2_000,
+    ) -> None:
+        if rate_hz * frame_ms % 1000:
+            raise ValueError(f"{frame_ms} ms at {rate_hz} Hz is not a whole number of samples")
+        if lead_ms < frame_ms:
+            raise ValueError(f"a lead of {lead_ms} ms holds no frame of {frame_ms} ms")
+        self.rate_hz = rate_hz
+        self.frame_ms = frame_ms
+        self.generation = 0
+        "Grows with every `clear`: a frame of an older one must not be sent any more."
+        self.underruns = 0
+        "How often a bursty utterance had a gap. Live ones have gaps of their own, not counted here."
+        self.dropped_ms = 0
+        "What all live utterances lost together."
+        self._bytes_per_s = 2 * rate_hz
+        self._frame_bytes = self._bytes_per_s * frame_ms // 1000
+        self._frame_s = frame_ms / 1000
+        self._lead_s = lead_ms / 1000
+        self._start = self._bytes(start_ms)
+        self._rearm = self._bytes(rearm_ms)
+        self._max_queued = self._bytes(max_queued_ms)
+        self._max_live = max(self._bytes(max_live_ms), self._frame_bytes)
+        self._order: deque[Utterance] = deque()
+        "Not finished, or not yet sent; the first has the turn."
+        self._spans: deque[_Span] = deque()
+        "Sent and, when last looked at, not wholly heard; in the order of play."
+        self._play_until = float("-inf")
+        self._starved_since: float | None = None
+        self._waiting = 0
+        self._sent = 0
+        self._next_id = 1
+
+    @property
+    def sent_ms(self) -> int:
+        """What has been sent over the call's life, without the silence that fills up last frames."""
+        return self._sent * 1000 // self._bytes_per_s
+
+    @property
+    def waiting_ms(self) -> int:
+        """What is still to be sent, all utterances together."""
+        return self._waiting * 1000 // self._bytes_per_s
+
+    def open(self, *, live: bool = False, interruptible: bool = True) -> Utterance:
+        """Begin an utterance; it plays after those opened before it.
+
+        Raises: LocalProtocolError: `MAX_OPEN` are open already.
+        """
+        if len(self._order) >= MAX_OPEN:
+            raise LocalProtocolError(f"{MAX_OPEN} utterances are open and not finished")
+        utterance = Utterance(self._next_id, live, interruptible, self._bytes_per_s)
+        self._next_id += 1
+        self._order.append(utterance)
+        return utterance
+
+    def add(self, utterance: Utterance, pcm: bytes | bytearray | memoryview) -> None:
+        """Queue more of `utterance`: L16, little-endian, mono, of any size; a part of a frame waits for the rest.
+
+        A live utterance that has more than `max_live_ms` waiting afterwards loses the oldest of it.
+
+        Raises: LocalProtocolError: it is finished or cleared, or (not live) more than `max_queued_ms` would wait;
+            nothing was queued.
+        """
+        if utterance.cleared or utterance.finished:
+            raise LocalProtocolError(f"{utterance!r} takes no more audio")
+        size = len(pcm) if isinstance(pcm, bytes | bytearray) else pcm.nbytes
+        if not utterance.live and self._waiting + size > self._max_queued:
+            raise LocalProtocolError(f"more than {self._max_queued * 1000 // self._bytes_per_s} ms would be waiting")
+        data = utterance._tail + pcm if utterance._tail else bytes(pcm)
+        frames, step = utterance._frames, self._frame_bytes
+        if len(data) == step:
+            frames.append(data)
+            utterance._tail = b""
+        else:
+            whole = len(data) - len(data) % step
+            frames.extend([data[at : at + step] for at in range(0, whole, step)])
+            utterance._tail = data[whole:]
+        utterance._queued += size
+        self._waiting += size
+        if utterance.live:
+            while utterance._queued - utterance._sent > self._max_live:
+                self._drop_oldest(utterance)
+
+    def finish(self, utterance: Utterance) -> None:
+        """Nothing more comes: its last frame is filled up with silence. Again, or after a clear: nothing to do."""
+        if utterance.finished or utterance.cleared:
+            return
+        utterance.finished = True
+        tail, utterance._tail = utterance._tail, b""
+        if len(tail) % 2:  # half a sample can't be played
+            tail = tail[:-1]
+            utterance._queued -= 1
+            self._waiting -= 1
+        if tail:
+            utterance._frames.append(tail.ljust(self._frame_bytes, b"\0"))
+
+    def due(self, now: float, backlog_ms: float = 0.0) -> list[bytes]:
+        """Return the frames to send right now, in order; they count as sent.
+
+        `backlog_ms` is what the kernel and the write buffer still hold of what was sent: not heard yet, for certain.
+        """
+        if backlog_ms > 0:
+            self._put_back(now, backlog_ms / 1000)
+        self._close_spans(now)
+        out: list[bytes] = []
+        while (utterance := self._turn(now)) is not None:
+            start_s = max(self._play_until, now)
+            room = int((self._lead_s + EARLY_S - (start_s - now)) / self._frame_s + _DUST_S)
+            if room <= 0:
+                break
+            frames = utterance._frames
+            if room == 1 or len(frames) == 1:
+                count = 1
+                out.append(frames.popleft())
+            else:
+                count = min(room, len(frames))
+                out.extend([frames.popleft() for _ in range(count)])
+            self._sent_now(utterance, count, start_s)
+        return out
+
+    def next_due(self, now: float) -> float | None:
+        """Return when `due` may give something next, if nothing else happens meanwhile; None: not before more is added.
+
+        Never too late by this; where it was too early (a turn changed hands), ask again.
+        """
+        if self._turn(now) is not None:
+            return max(now, self._play_until + self._frame_s - self._lead_s)
+        if not self._order:
+            return None
+        head = self._order[0]
+        if head._frames:
+            held_since = now if head._held_since is None else head._held_since
+            return max(now, held_since + HOLD_S, self._play_until + self._frame_s - self._lead_s)
+        if self._starved_since is None:
+            return None
+        return max(now, max(self._starved_since, self._play_until) + GIVE_WAY_S)
+
+    def heard_ms(self, utterance: Utterance, now: float) -> int:
+        """Return how much of `utterance` the caller has heard by `now`; it never shrinks, nor passes `sent_ms`."""
+        if not utterance.cleared:
+            heard = utterance._heard
+            for span in self._spans:
+                if span.utterance is utterance and now > span.start_s:
+                    heard += min(span.size, round((now - span.start_s) * self._bytes_per_s))
+            utterance._told = max(utterance._told, heard)
+        return utterance._told * 1000 // self._bytes_per_s
+
+    def heard_at(self, utterance: Utterance) -> float | None:
+        """Return the time at which the last frame of `utterance` ends at the caller.
+
+        None while that is not known (not finished, or not all sent), and if it was cleared. It still moves to a later
+        time when the kernel turns out to hold back what was sent.
+        """
+        if utterance.cleared or not utterance.finished or utterance._frames:
+            return None
+        for span in reversed(self._spans):
+            if span.utterance is utterance:
+                return span.end_s
+        return utterance._ended_at
+
+    def current(self, now: float) -> Utterance | None:
+        """Return the utterance that the caller hears at `now`; None: silence."""
+        for span in self._spans:
+            if span.start_s <= now < span.end_s:
+                return None if span.utterance.cleared else span.utterance
+        return None
+
+    def idle(self, now: float) -> bool:
+        """Whether the caller hears nothing and no frame waits to be sent. An open utterance may still bring more."""
+        return self._play_until <= now and not any(utterance._frames for utterance in self._order)
+
+    def clear(self, now: float, *, drops_sent: bool) -> list[tuple[Utterance, int]]:
+        """Cut off everything that is not heard yet; return each utterance it hit with the ms of it that are heard.
+
+        `drops_sent`: the far end empties its buffer too, so what was sent and not played is never heard. Otherwise it
+        will be, and counts as heard; an utterance that was finished and sent to its end then goes on unhurt.
+        """
+        self.generation += 1
+        self._close_spans(now)
+        hit = [utterance for utterance in self._order if utterance._frames or not utterance.finished]
+        for utterance in self._order:
+            self._complete(utterance, now)
+        if drops_sent:
+            sounding = {span.utterance for span in self._spans if not span.utterance.cleared}
+            hit = sorted(sounding.union(hit), key=lambda utterance: utterance.id)
+        result = []
+        for utterance in hit:
+            if not drops_sent:
+                utterance._told = utterance._sent
+            result.append((utterance, self.heard_ms(utterance, now)))
+            utterance.cleared = True
+            utterance._frames.clear()
+            utterance._tail = b""
+        self._order.clear()
+        self._waiting = 0
+        self._starved_since = None
+        if drops_sent:
+            self._spans.clear()
+            self._play_until = min(self._play_until, now)
+        return result
+
+    def _bytes(self, ms: float) -> int:
+        return int(ms * self._bytes_per_s / 1000)
+
+    def _turn(self, now: float) -> Utterance | None:
+        """Return the utterance that may send at `now`, after seeing to whose turn it is."""
+        order = self._order
+        while order:
+            head = order[0]
+            if head._frames:
+                self._starved_since = None
+                if (head._held or self._ran_dry(head, now)) and not self._released(head, now):
+                    return None
+                return head
+            if head.finished:
+                order.popleft()
+                self._complete(head, now)
+                continue
+            waiting = next((u for u in order if u._frames or u.finished), None) if len(order) > 1 else None
+            if waiting is None:
+                self._starved_since = None
+                return None
+            if self._starved_since is None:
+                self._starved_since = now
+            if now < max(self._starved_since, self._play_until) + GIVE_WAY_S:
+                return None
+            order.remove(waiting)
+            order.appendleft(waiting)
+        self._starved_since = None
+        return None
+
+    def _complete(self, utterance: Utterance, now: float) -> None:
+        """One that is finished without a sound is over when what came before it is."""
+        if utterance.finished and not utterance._frames and not utterance._sent:
+            utterance._ended_at = max(now, self._play_until)
+
+    def _ran_dry(self, utterance: Utterance, now: float) -> bool:
+        """Whether the caller heard a gap in the middle of a bursty utterance; then it is held back once more."""
+        if utterance.live or not utterance._sent or now <= self._play_until + EARLY_S:
+            return False
+        self.underruns += 1
+        utterance._held = True
+        return True
+
+    def _released(self, utterance: Utterance, now: float) -> bool:
+        """Whether a held utterance may go now."""
+        if utterance._held_since is None:
+            utterance._held_since = now
+        threshold = self._rearm if utterance._sent else self._start
+        if (
+            utterance.finished
+            or utterance._queued - utterance._sent >= threshold
+            or now >= utterance._held_since + HOLD_S
+        ):
+            utterance._held = False
+            utterance._held_since = None
+            return True
+        return False
+
+    def _sent_now(self, utterance: Utterance, count: int, start_s: float) -> None:
+        """Account for `count` frames of `utterance` that play from `start_s` on."""
+        size = min(count * self._frame_bytes, utterance._queued - utterance._sent)
+        end_s = start_s + count * self._frame_s
+        last = self._spans[-1] if self._spans else None
+        if last is not None and last.utterance is utterance and last.end_s == start_s:
+            last.end_s = end_s
+            last.size += size
+        else:
+            self._spans.append(_Span(utterance, start_s, end_s, size))
+        utterance._sent += size
+        self._sent += size
+        self._waiting -= size
+        self._play_until = end_s
+
+    def _drop_oldest(self, utterance: Utterance) -> None:
+        utterance._frames.popleft()
+        utterance._queued -= self._frame_bytes
+        utterance._dropped += self._frame_bytes
+        self._waiting -= self._frame_bytes
+        self.dropped_ms += self.frame_ms
+
+    def _close_spans(self, now: float) -> None:
+        """Take what is wholly heard off the list, into the utterance's own account."""
+        while self._spans and self._spans[0].end_s <= now:
+            span = self._spans.popleft()
+            span.utterance._heard += span.size
+            span.utterance._ended_at = span.end_s
+
+    def _put_back(self, now: float, backlog_s: float) -> None:
+        """The last `backlog_s` of what was sent have not left us: none of it plays before `now`."""
+        after_s = 0.0
+        at = len(self._spans) - 1
+        while at >= 0 and after_s < backlog_s:
+            span = self._spans[at]
+            length_s = span.end_s - span.start_s
+            late_s = now + backlog_s - after_s - span.end_s
+            if late_s > _DUST_S:
+                inside_s = backlog_s - after_s
+                if inside_s < length_s - _DUST_S:  # its beginning has left: that part keeps its time
+                    gone = min(span.size, 2 * round((length_s - inside_s) * self.rate_hz))
+                    cut_s = span.end_s - inside_s
+                    self._spans.insert(at, _Span(span.utterance, span.start_s, cut_s, gone))
+                    span.start_s = cut_s
+                    span.size -= gone
+                span.start_s += late_s
+                span.end_s += late_s
+            after_s += length_s
+            at -= 1
+        self._play_until = max(self._play_until, now + backlog_s)

@@ -1,0 +1,220 @@
+"""One telephone call, as its agent sees it: what is known of it, what happens in it, and what may be done with it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
+
+from dueto.call.events import CallEvent
+from dueto.call.hearing import AudioQueue
+from dueto.call.phase import Event as Happening
+from dueto.call.phase import HangupAsked, LeaveAsked, Phase
+from dueto.call.ports import Ear, TransferResult
+from dueto.call.session import Session
+from dueto.errors import CallEnded, NotCapable
+from dueto.wire.esl import Event, checked
+
+Verb = Literal["say", "write", "listen", "transfer", "hold", "send_dtmf", "set_variables", "api", "execute"]
+
+
+class Call:
+    """A call in the hands of its agent. Every verb tells the switch's real outcome, or raises typed.
+
+    Verbs raise CallEnded once the call is over, whatever they were waiting for, and NotCapable where a leg is missing
+    or can't do it. All of them are safe to cancel.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.log: Any = session.log
+        "A logger bound to the call."
+
+    def __repr__(self) -> str:
+        return f"<Call {self.unique_id} {self._session.state.phase.value}>"
+
+    # -- what is
+
+    @property
+    def unique_id(self) -> str:
+        """The channel's `Unique-ID`."""
+        return self._session.unique_id
+
+    @property
+    def secretary(self) -> str:
+        """The free routing key of the stream's path."""
+        return self._session.secretary
+
+    @property
+    def caller_number(self) -> str:
+        """`Caller-Caller-ID-Number`, or what the stream's path says. Anybody can write anything here."""
+        return self._session.caller_number
+
+    @property
+    def caller_name(self) -> str:
+        """`Caller-Caller-ID-Name`; empty without a control leg."""
+        return self._session.caller_name
+
+    @property
+    def destination_number(self) -> str:
+        """`Caller-Destination-Number`: what was dialled; empty without a control leg."""
+        return self._session.destination_number
+
+    @property
+    def rate_hz(self) -> int:
+        """The sample rate of the call's audio: that of its stream."""
+        return self._session.rate_hz
+
+    @property
+    def phase(self) -> Phase:
+        """Where the call stands."""
+        return self._session.state.phase
+
+    @property
+    def ended(self) -> bool:
+        """Whether the call is over."""
+        return self._session.ended
+
+    def can(self, verb: Verb) -> bool:
+        """Whether `verb` could work right now."""
+        return self._session.can(verb)
+
+    def variable(self, name: str) -> str:
+        """A channel variable as it was when the control leg came; empty if unset, or without a control leg."""
+        control = self._session.control
+        return "" if control is None else control.channel.variable(name)
+
+    # -- what happens
+
+    def events(self) -> AsyncIterator[CallEvent]:
+        """What happens, typed and in order; HungUp is the last. One reader at a time."""
+        return self._session.events()
+
+    async def audio(self, rate_hz: int | None = None) -> AsyncIterator[bytes]:
+        """Yield what the caller says: L16 mono, 20 ms a frame, at `rate_hz` (the call's own by default).
+
+        A reader that falls behind by more than `media.max_lag_ms` loses the oldest.
+        """
+        queue = AudioQueue(self._session.house.rules.max_lag_ms)
+        stop = self.audio_to(queue.put, rate_hz)
+        self._session.queues.append(queue)
+        if self.ended:
+            queue.end()
+        try:
+            async for frame in queue.frames():
+                yield frame
+        finally:
+            stop()
+            self._session.queue_done(queue)
+
+    def audio_to(self, sink: Callable[[bytes], object], rate_hz: int | None = None) -> Callable[[], None]:
+        """Call `sink` with every frame, in the same turn of the loop it came in; call what is returned to stop.
+
+        Raises: NotCapable: there is no media leg yet. (An agent starts when there is one.)
+        """
+        hearing = self._session.hearing
+        if hearing is None:
+            raise NotCapable("there is no media leg yet")
+        return hearing.add(sink, rate_hz or self.rate_hz)
+
+    def listen(self, ear: Ear) -> None:
+        """Attach an ear: from now on its Speech and SpeechStarted come with the other events."""
+        ear.attach(self._session.tell)
+        self.audio_to(ear.hear, ear.rate_hz)
+        self._session.ears.append(ear)
+
+    # -- what may be done
+
+    async def say(self, what: str | bytes, *, interruptible: bool = True) -> None:
+        """Say a text (through the gateway's mouth) or L16 mono at the call's rate; return when it was HEARD.
+
+        Cancelling it is silence. Raises: Interrupted: `stop()` cut it off; NotCapable: no mouth, or no way down.
+        """
+        async with self._session.alive():
+            pcm = what
+            if isinstance(pcm, str):
+                mouth = self._session.house.mouth
+                if mouth is None:
+                    raise NotCapable("no mouth is configured: say() takes audio only")
+                pcm = await mouth.speak(pcm, self.rate_hz)
+            await self._session.speak_out(pcm, interruptible=interruptible)
+
+    async def write(self, frame: bytes) -> None:
+        """Send live audio: L16 mono at the call's rate, as it comes. Where too much waits, the oldest is dropped."""
+        self._session.write_now(frame)
+
+    @property
+    def write_now(self) -> Callable[[bytes], None]:
+        """`write` as a plain callable, for speed: `call.audio_to(call.write_now)` is an echo."""
+        return self._session.write_now
+
+    async def stop(self) -> int:
+        """Silence now: whoever waits in `say` gets Interrupted, unless it is not interruptible.
+
+        Returns how many ms of what was cut had been heard.
+        """
+        return self._session.interrupt()
+
+    async def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
+        """End the call; returns when the channel is gone. One that is gone already is success."""
+        checked(cause, "cause", forbidden=" ")
+        await self._until_ended(HangupAsked(cause))
+
+    async def return_to_dialplan(self, **variables: str) -> None:
+        """Let go: the stream stops, `variables` are set, the dialplan goes on. For the agent the call is over then."""
+        for name, value in variables.items():
+            checked(name, "variable", forbidden=" =")
+            checked(value, name)
+        self._session.conduct.result(**variables)
+        await self._until_ended(LeaveAsked(variables.get("dueto_result", "")))
+
+    async def transfer(
+        self, target: str, *, mode: Literal["blind"] = "blind", timeout_s: float = 30.0
+    ) -> TransferResult:
+        """Connect the caller with a destination of the configuration.
+
+        Returns when the two talk (`result.ok`), or when it is known why not; then the caller is the agent's again. The
+        caller's hangup meanwhile raises CallEnded.
+        """
+        if mode != "blind":
+            raise NotCapable(f"transfer mode {mode!r} is not there yet; blind is")
+        async with self._session.alive():
+            return await self._session.conduct.transfer(target, timeout_s=timeout_s)
+
+    async def hold(self) -> None:
+        """Put the caller on hold, with the switch's hold music."""
+        await self.api("uuid_hold", self.unique_id)
+
+    async def unhold(self) -> None:
+        """Take the caller back."""
+        await self.api("uuid_hold", f"off {self.unique_id}")
+
+    async def send_dtmf(self, digits: str) -> None:
+        """Send digits to the caller's side."""
+        await self.api("uuid_send_dtmf", f"{self.unique_id} {checked(digits, 'digits', forbidden=' ')}")
+
+    async def set_variables(self, **variables: str) -> None:
+        """Set channel variables."""
+        for name, value in variables.items():
+            checked(name, "variable", forbidden=" =")
+            await self.api("uuid_setvar", f"{self.unique_id} {name} {value}")
+
+    async def api(self, command: str, argument: str = "", *, timeout_s: float = 5.0) -> str:
+        """Run an api command on the control leg. Raises: CommandRefused: the switch said -ERR."""
+        async with self._session.alive():
+            return await self._session.switch().api(command, argument, timeout_s=timeout_s)
+
+    async def execute(self, application: str, argument: str = "", *, timeout_s: float | None = None) -> Event:
+        """Run a dialplan application and return its own CHANNEL_EXECUTE_COMPLETE."""
+        async with self._session.alive():
+            control = self._session.control_now()
+            if control is None:
+                raise NotCapable("the call has no control leg")
+            return await control.execute(application, argument, timeout_s=timeout_s)
+
+    async def _until_ended(self, event: Happening) -> None:
+        if self.ended:
+            return
+        with contextlib.suppress(CallEnded):
+            async with self._session.alive():
+                self._session.happen(event)
+                await asyncio.get_running_loop().create_future()  # the end of the call wakes it

@@ -1,0 +1,242 @@
+"""What a call does that takes time: start its stream, let go, hang up, rescue a caller whose agent failed.
+
+Each of these runs as a task of the call, has a deadline, and ends in an event to the phase machine.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dueto.call import phase
+from dueto.call.ports import Destination, TransferResult
+from dueto.call.transfer import VARIABLES_OF_THIS_ATTEMPT, failed_bridge
+from dueto.errors import CommandRefused, DuetoError, LegClosed, NotCapable, ReplyTimeout
+from dueto.legs.ports import ControlLeg
+from dueto.wire.esl import Api, SendMsg
+from dueto.wire.media import StreamRequest
+
+if TYPE_CHECKING:
+    from dueto.call.session import Session
+
+LET_GO_S = 3.0
+"How long hanging up or leaving may take before we call it done."
+HEARD_S = 60.0
+"How long the last words may take to be heard."
+STREAM_S = 1.5
+"How long a started stream has to be here: the module gives connect and upgrade one second."
+TRIES = 3
+SLACK_S = 10.0
+"What a bridge may take beyond its time-out: the switch counts whole seconds, and the far end may be slow to let go."
+SORRY = "I am sorry, something went wrong. One moment, please."
+
+
+class Conduct:
+    """The slow side of one session."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+        self._result: dict[str, str] = {}
+        self._cause = "NORMAL_CLEARING"
+
+    @property
+    def _control(self) -> ControlLeg | None:
+        control = self._session.control
+        return control if control is not None and not control.closed else None
+
+    # -- the stream
+
+    def can_start_stream(self) -> bool:
+        """Whether we know how the switch reaches us, and have somebody to tell it."""
+        control = self._control
+        return bool(control is not None and control.capabilities.api and self._session.stream_base_url())
+
+    async def start_stream(self) -> None:
+        """`stop` (its answer means nothing), then `start` with a token made for this session."""
+        session, control = self._session, self._control
+        if control is None or not self.can_start_stream():
+            raise NotCapable("no control leg with `full`, or `media.public_url` is not set")
+        last = session.media.request if session.media is not None else None
+        request = last or StreamRequest(
+            session.unique_id, session.secretary, session.caller_number, session.house.rules.rate_hz, "mono", ""
+        )
+        request = replace(request, token=secrets.token_urlsafe(24))
+        session.tokens.add(request.token)
+        url = session.house.path.build(session.stream_base_url(), request)
+        with contextlib.suppress(CommandRefused):
+            await control.api("uuid_audio_stream", f"{session.unique_id} stop")
+        await control.api("uuid_audio_stream", f"{session.unique_id} start {url} {request.mix} {request.rate_hz}")
+
+    async def expect_media(self) -> None:
+        """Start the stream where that is ours to do; keep the caller company meanwhile."""
+        session, control = self._session, self._control
+        if session.house.rules.stream_start == "gateway":
+            with contextlib.suppress(CommandRefused, ReplyTimeout, LegClosed, NotCapable):
+                await self.start_stream()  # the warning comes if nothing comes of it, and starts it again
+        tone = session.house.rules.while_waiting
+        if tone != "silence" and control is not None and session.state.phase is phase.Phase.WAITING:
+            session.waiting_tone = True
+            with contextlib.suppress(DuetoError):
+                await control.execute("playback", tone)
+
+    async def late(self) -> None:
+        """The warning time is over and no media leg came: start the stream ourselves, once, if we can."""
+        if self.can_start_stream():
+            with contextlib.suppress(CommandRefused, ReplyTimeout, LegClosed):
+                await self.start_stream()
+
+    async def restart_stream(self) -> None:
+        """The stream is gone and the channel is thought to live: ask, then start again, three tries."""
+        session, control = self._session, self._control
+        with contextlib.suppress(CommandRefused, ReplyTimeout, LegClosed):
+            if control is not None and control.capabilities.api:
+                if await control.api("uuid_exists", session.unique_id) == "false":
+                    session.happen(phase.ChannelGone(None, "uuid_exists"))
+                    return
+                for _ in range(TRIES):
+                    if session.state.media is phase.Leg.UP:
+                        return
+                    session.media_up.clear()
+                    with contextlib.suppress(CommandRefused, NotCapable, TimeoutError):
+                        await self.start_stream()
+                        async with asyncio.timeout(STREAM_S):
+                            await session.media_up.wait()
+                        return
+        if session.state.media is not phase.Leg.UP:
+            self.result(dueto_result="no_media")
+            session.happen(phase.RestartFailed())
+
+    # -- somebody else
+
+    async def transfer(self, target: str, *, timeout_s: float) -> TransferResult:
+        """Call a destination by name; see `Call.transfer`."""
+        session = self._session
+        destination = session.house.destinations.get(target)
+        if destination is None:
+            known = ", ".join(session.house.destinations) or "none"
+            raise NotCapable(f"no destination {target!r}; there are: {known}")
+        began = session.house.clock()
+        session.happen(phase.TransferBegan())
+        try:
+            result = await self.bridge(destination, timeout_s=timeout_s)
+        finally:
+            session.happen(phase.TransferFailed())  # means nothing to a call that is bridged
+        took_ms = round((session.house.clock() - began) * 1000)
+        session.journal("transfer", target=target, outcome=result.outcome, cause=result.hangup_cause, took_ms=took_ms)
+        return result
+
+    async def bridge(self, destination: Destination, *, timeout_s: float) -> TransferResult:
+        """`execute bridge`, judged by its own completion and by CHANNEL_BRIDGE, never by what an earlier one left."""
+        session = self._session
+        control = session.switch()
+        for variable in VARIABLES_OF_THIS_ATTEMPT:
+            control.post(Api("uuid_setvar", f"{session.unique_id} {variable}"))
+        for variable in (
+            "continue_on_fail true",
+            "hangup_after_bridge false",
+            f"call_timeout {max(round(timeout_s), 1)}",
+        ):
+            control.post(Api("uuid_setvar", f"{session.unique_id} {variable}"))
+        bridged = session.bridged = asyncio.get_running_loop().create_future()
+        running = session.tasks.start("bridge", self._bridge(control, destination.dial))
+        await asyncio.wait((running, bridged), return_when=asyncio.FIRST_COMPLETED, timeout=timeout_s + SLACK_S)
+        if bridged.done():
+            return TransferResult("bridged", "SUCCESS", b_leg=bridged.result())
+        if running.done() and not running.cancelled():
+            result: TransferResult = running.result()
+            return result
+        return TransferResult("failed")
+
+    async def _bridge(self, control: ControlLeg, dial: str) -> TransferResult:
+        try:
+            return failed_bridge(await control.execute("bridge", dial))
+        except DuetoError as error:
+            return TransferResult("failed", str(error))
+
+    # -- letting go
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether the channel was let go because its stream never came."""
+        return self._result.get("dueto_result") == "no_media"
+
+    def result(self, **variables: str) -> None:
+        """Variables the channel takes along when it leaves."""
+        self._result |= variables
+
+    def cause(self, cause: str) -> None:
+        """The hangup cause, when it comes to hanging up."""
+        self._cause = cause
+
+    async def leave(self, variables: Mapping[str, str] | None = None) -> None:
+        """Give the channel back to the dialplan: first stop the stream (it survives the socket), then let go of it."""
+        session, control = self._session, self._control
+        with contextlib.suppress(DuetoError, TimeoutError):
+            async with asyncio.timeout(LET_GO_S):
+                if control is not None:
+                    await self._before_leaving(control, {**self._result, **(variables or {})})
+        if session.media is not None:
+            session.media.close()
+        session.journal("returned_to_dialplan", result=self._result.get("dueto_result", ""))
+        if control is not None:
+            control.notify_session_ended("left")
+        else:
+            session.happen(phase.Left())
+
+    async def _before_leaving(self, control: ControlLeg, variables: Mapping[str, str]) -> None:
+        unique_id = self._session.unique_id
+        if not control.capabilities.api:
+            for name, value in variables.items():
+                await control.execute("set", f"{name}={value}")
+            return
+        if self._session.has_playback():
+            await control.break_all()
+        with contextlib.suppress(CommandRefused):
+            await control.api("uuid_audio_stream", f"{unique_id} stop")
+        for name, value in variables.items():
+            await control.api("uuid_setvar", f"{unique_id} {name} {value}")
+
+    async def hang_up(self) -> None:
+        """Kill the channel. That it is gone already is success."""
+        session, control = self._session, self._control
+        if control is None:
+            if session.media is not None:
+                session.media.close()  # media-only: the printed dialplan ends the call when its stream ends
+            session.happen(phase.Left())
+            return
+        with contextlib.suppress(CommandRefused, ReplyTimeout, LegClosed):
+            if control.capabilities.api:
+                await control.api("uuid_kill", f"{session.unique_id} {self._cause}")
+            else:
+                await control.command(SendMsg("hangup", {"hangup-cause": self._cause}))
+
+    async def finish(self) -> None:
+        """The agent is done: what it said is heard to the end, then `agent.when_done`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARD_S):
+                await self._session.quiet()
+        if self._session.house.rules.when_done == "hangup":
+            await self.hang_up()
+        else:
+            await self.leave()
+
+    async def rescue(self) -> None:
+        """The agent failed: say so, then a destination, the dialplan, or at last a hangup. Never silence."""
+        session, rule = self._session, self._session.house.rules.when_failed
+        session.silence()
+        with contextlib.suppress(DuetoError, TimeoutError):
+            if session.house.mouth is not None:
+                async with asyncio.timeout(10.0):
+                    await session.speak_out(await session.house.mouth.speak(SORRY, session.rate_hz))
+        destination = session.house.destinations.get(rule)
+        control = self._control
+        if destination is not None and control is not None and control.capabilities.api:
+            with contextlib.suppress(DuetoError):
+                await self.bridge(destination, timeout_s=30.0)
+        if rule == "hangup":
+            await self.hang_up()
+        else:
+            self.result(dueto_result="agent_failed")
+            await self.leave()

@@ -1,0 +1,179 @@
+"""Where both kinds of legs report, and are joined by the channel's Unique-ID. The one registry of calls."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from dueto.call.house import House
+from dueto.call.session import Session
+from dueto.call.tasks import Tasks
+from dueto.errors import DuetoError, Refused
+from dueto.legs.ports import ControlLeg, ControlSink, MediaLeg
+from dueto.wire.esl import Event
+from dueto.wire.media import StreamRequest
+from dueto.wire.media.token import token_is_valid
+
+REMEMBERED = 10_000
+"How many ended calls are remembered, so that a late stream of one is refused and makes no new call."
+
+
+class Desk:
+    """Pairs legs, admits them, and forgets calls that are over. Nothing here polls."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.draining = False
+        self._sessions: dict[str, Session] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._tasks = Tasks("desk", self._task_failed, lambda: None)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(tuple(self._sessions.values()))
+
+    @property
+    def full(self) -> bool:
+        """Whether no further call is taken."""
+        return len(self._sessions) >= self.house.rules.max_calls
+
+    def find(self, unique_id: str) -> Session | None:
+        """The session of a channel, if there is one."""
+        return self._sessions.get(unique_id)
+
+    async def empty(self) -> None:
+        """Wait until no call is left."""
+        await self._empty.wait()
+
+    # -- control legs
+
+    def control_came(self, leg: ControlLeg) -> None:
+        """A control leg knows its channel: join it to its session, or begin one."""
+        session = self._sessions.get(leg.unique_id)
+        if session is not None:
+            session.control_came(leg)
+        elif leg.channel.get("Answer-State") == "hangup":
+            leg.notify_session_ended("the channel is gone already")
+        elif self.draining or self.full:
+            self._turn_away(leg, "draining" if self.draining else "full")
+        else:
+            self._ended.pop(leg.unique_id, None)  # it came back through the dialplan
+            self._begin(leg.unique_id).control_came(leg)
+
+    def _turn_away(self, leg: ControlLeg, reason: str) -> None:
+        """The dialplan hears why, in `dueto_result`, and goes on."""
+        self.refused("control", reason, leg.peer)
+        leg.attach(_Nobody())
+        self._tasks.start("turn away", self._return(leg, reason))
+
+    async def _return(self, leg: ControlLeg, reason: str) -> None:
+        try:
+            if leg.capabilities.api:
+                await leg.api("uuid_setvar", f"{leg.unique_id} dueto_result {reason}", timeout_s=2.0)
+            else:
+                await leg.execute("set", f"dueto_result={reason}", timeout_s=2.0)
+        except DuetoError:
+            pass  # the caller has hung up, or the switch is gone: nobody is left to tell
+        finally:
+            leg.notify_session_ended(reason)
+
+    # -- media legs
+
+    def admit_media(self, request: StreamRequest) -> None:
+        """Decide on a stream before its upgrade, by its token and by what its call is in.
+
+        Raises: Refused: 401 for the token; 409, 410 for its call; 503 while full or draining.
+        """
+        session = self._sessions.get(request.unique_id)
+        rules = self.house.rules
+        own = session is not None and request.token in session.tokens
+        if rules.token_required and not own and not token_is_valid(rules.secret, request.unique_id, request.token):
+            raise Refused("bad_token", "the token is missing or not this channel's", status=401)
+        if session is None:
+            if request.unique_id in self._ended:
+                raise Refused("call_over", "that call is over", status=410)
+            if self.draining or self.full:
+                raise Refused("draining" if self.draining else "full", "no call is taken now", status=503)
+        elif session.ended or session.leaving:
+            raise Refused("call_over", "that call is over", status=410)
+        elif session.media is not None and not session.media.closed and not own:
+            raise Refused("second_stream", "that call has a stream", status=409)
+        elif session.hearing is not None and session.hearing.rate_hz != request.rate_hz:
+            raise Refused("other_rate", f"that call runs at {session.hearing.rate_hz} Hz", status=409)
+
+    def media_came(self, leg: MediaLeg) -> None:
+        """A stream is up: join it to its session, or begin one."""
+        session = self._sessions.get(leg.request.unique_id)
+        if session is None:
+            session = self._begin(leg.request.unique_id)
+        elif not self.house.rules.token_required and session.media is not None and session.media.peer != leg.peer:
+            self.refused("media", "other_address", leg.peer)  # without tokens, the address is all that can be checked
+            leg.close(1008, "not from there")
+            return
+        session.media_came(leg)
+
+    def refused(self, leg: str, reason: str, peer: str) -> None:
+        """Count a connection that was turned away."""
+        self.house.journal("", "refused", {"leg": leg, "reason": reason, "peer": peer})
+
+    # -- the end
+
+    async def drain(self, patience_s: float) -> None:
+        """Take no new call, let the running ones finish for `patience_s`, then return the rest to the dialplan."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.empty()
+        except TimeoutError:
+            for session in self:
+                session.leave(dueto_result="draining")
+            async with asyncio.timeout(10.0):
+                await self.empty()
+
+    async def aclose(self) -> None:
+        """End every call at once: the channels stay with the switch, their agents are cancelled."""
+        self.draining = True
+        for session in self:
+            session.notify_session_ended("closing")
+        self._tasks.cancel()
+        try:
+            async with asyncio.timeout(self.house.rules.closing_s + 5.0):
+                await self.empty()
+        except TimeoutError:
+            for session in self:
+                session.abort()
+
+    def _begin(self, unique_id: str) -> Session:
+        session = Session(unique_id, self.house, self._over)
+        self._sessions[unique_id] = session
+        self._empty.clear()
+        return session
+
+    def _over(self, session: Session) -> None:
+        if self._sessions.get(session.unique_id) is session:
+            del self._sessions[session.unique_id]
+        if session.hung_up:
+            self._ended[session.unique_id] = None
+            while len(self._ended) > REMEMBERED:
+                self._ended.popitem(last=False)
+        if not self._sessions:
+            self._empty.set()
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        self.house.journal("", "task_failed", {"task": name, "error": f"{type(error).__name__}: {error}"})
+
+
+class _Nobody(ControlSink):
+    """Listens to a leg that has no call."""
+
+    def control_event(self, leg: ControlLeg, event: Event) -> None:
+        pass
+
+    def control_lingering(self, leg: ControlLeg) -> None:
+        pass
+
+    def control_closed(self, leg: ControlLeg, reason: str) -> None:
+        pass

@@ -1,0 +1,65 @@
+"""What all calls of one gateway share: how they are to behave, and whom they may ask."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from dueto.call.ports import Agent, Destination, Mouth
+from dueto.clock import Clock, monotonic
+from dueto.legs.ticker import Ticker
+from dueto.wire.media import AUDIO_STREAM_BINARY, Dialect, StreamPath
+
+
+class Journal(Protocol):
+    """Where everything worth a log line or a metric goes; the call knows no more of either."""
+
+    def __call__(self, unique_id: str, event: str, fields: Mapping[str, object]) -> None:
+        """Note `event`; `unique_id` is empty where no call is concerned. Must not raise."""
+        ...
+
+
+def no_journal(unique_id: str, event: str, fields: Mapping[str, object]) -> None:
+    """Note nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    """How calls behave; the names are those of the settings."""
+
+    control_expected: bool = True
+    warn_after_s: float = 5.0
+    give_up_after_s: float = 30.0
+    "0: never."
+    on_missing_media: Literal["return_to_dialplan", "hangup"] = "return_to_dialplan"
+    while_waiting: str = "silence"
+    "`silence`, or a `tone_stream://` the switch plays until the media leg is here."
+    hangup_grace_s: float = 0.25
+    closing_s: float = 5.0
+    when_done: Literal["hangup", "return_to_dialplan"] = "hangup"
+    when_failed: str = "return_to_dialplan"
+    "That, `hangup`, or the name of a destination."
+    max_lag_ms: int = 400
+    rate_hz: int = 16000
+    stream_start: Literal["dialplan", "gateway"] = "dialplan"
+    public_url: str = ""
+    token_required: bool = True
+    secret: str = field(default="", repr=False)
+    max_calls: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The rules and the shared services."""
+
+    agent: Agent
+    agent_name: str = "agent"
+    rules: CallRules = field(default_factory=CallRules)
+    path: StreamPath = field(default_factory=lambda: StreamPath("/stream/{secretary}/{uuid}/{caller}"))
+    dialect: Dialect = AUDIO_STREAM_BINARY
+    destinations: Mapping[str, Destination] = field(default_factory=dict)
+    mouth: Mouth | None = None
+    journal: Journal = no_journal
+    clock: Clock = monotonic
+    ticker: Ticker = field(default_factory=Ticker)
+    logger: Callable[[str], object] | None = None
+    "Makes `call.log` from a Unique-ID; None: a logger that says nothing."

@@ -1,0 +1,605 @@
+"""One call from the inside: its two legs, its phase machine, and all that lives and dies with them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from dueto.call import phase
+from dueto.call.conduct import LET_GO_S, Conduct
+from dueto.call.events import (
+    Bridged,
+    CallEvent,
+    ControlJoined,
+    ControlLost,
+    Custom,
+    Dtmf,
+    Held,
+    HungUp,
+    MediaLost,
+    MediaResumed,
+    Resumed,
+    Unbridged,
+)
+from dueto.call.hearing import AudioQueue, Hearing
+from dueto.call.house import House
+from dueto.call.mailbox import Mailbox
+from dueto.call.phase import Action, CallState, Leg, Phase, step
+from dueto.call.player import FilePlayer, Player, StreamPlayer
+from dueto.call.ports import Ear
+from dueto.call.tasks import Tasks
+from dueto.errors import AgentTooSlow, CallEnded, CommandRefused, DuetoError, LegClosed, NotCapable
+from dueto.legs.ports import ControlLeg, MediaLeg
+from dueto.wire.esl import Api, Event
+
+if TYPE_CHECKING:
+    from dueto.call.call import Call
+
+_TELLS: dict[Action, tuple[str, CallEvent]] = {
+    Action.TELL_CONTROL_JOINED: ("control_joined", ControlJoined()),
+    Action.TELL_CONTROL_LOST: ("control_lost", ControlLost()),
+    Action.TELL_MEDIA_LOST: ("media_lost", MediaLost()),
+    Action.TELL_MEDIA_RESUMED: ("media_resumed", MediaResumed()),
+    Action.TELL_HELD: ("held", Held()),
+    Action.TELL_RESUMED: ("resumed", Resumed()),
+    Action.TELL_UNBRIDGED: ("unbridged", Unbridged()),
+}
+_HEARS = (Phase.TALKING, Phase.TRANSFERRING)
+DTMF_HZ = 8000
+"`DTMF-Duration` counts samples at 8 kHz, whatever the channel's rate."
+
+
+class Session:
+    """The inside of one call. Made by the desk; both legs report here, the agent acts through `Call`."""
+
+    def __init__(self, unique_id: str, house: House, over: Callable[["Session"], None]) -> None:
+        self.unique_id = unique_id
+        self.house = house
+        self.secretary = ""
+        self.caller_number = ""
+        self.caller_name = ""
+        self.destination_number = ""
+        self.rate_hz = house.rules.rate_hz
+        self.state = CallState()
+        self.control: ControlLeg | None = None
+        self.media: MediaLeg | None = None
+        self.hearing: Hearing | None = None
+        self.player: Player | None = None
+        self.queues: list[AudioQueue] = []
+        self.ears: list[Ear] = []
+        self.tokens: set[str] = set()
+        "Tokens of the streams we started ourselves."
+        self.media_up = asyncio.Event()
+        self.waiting_tone = False
+        self.bridged: asyncio.Future[str] | None = None
+        "Who waits for CHANNEL_BRIDGE."
+        self.log: Any = house.logger(unique_id) if house.logger is not None else _Silent()
+        self.tasks = Tasks(unique_id, self._task_failed, self._check_over)
+        self.conduct = Conduct(self)
+        self._over = over
+        self._mailbox = Mailbox()
+        self._agent: asyncio.Task[None] | None = None
+        self._agent_too_slow = False
+        self._hears = False
+        self._scopes: set[asyncio.Timeout] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._happening = False
+        self._to_happen: list[phase.Event] = []
+        self._cause: str | None = None
+        self._witness = ""
+        self._born = house.clock()
+        self._gone_at = 0.0
+        self._sequence = 0
+        self._dropped_ms = 0
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        return f"<Session {self.unique_id} {self.state.phase.value}>"
+
+    # -- for the call's two faces: the agent's and the conduct's
+
+    @property
+    def ended(self) -> bool:
+        """Whether the call is over."""
+        return self.state.phase is Phase.ENDED
+
+    @property
+    def leaving(self) -> bool:
+        """Whether we are letting go of the channel."""
+        return self.state.phase is Phase.LEAVING
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the channel is gone, or was given up for want of a stream: nothing may join it any more."""
+        return self._witness != "left" or self.conduct.gave_up
+
+    def leave(self, **variables: str) -> None:
+        """Give the channel back to the dialplan."""
+        self.conduct.result(**variables)
+        self.happen(phase.LeaveAsked(variables.get("dueto_result", "")))
+
+    def abort(self) -> None:
+        """Break off both connections: the last resort of a gateway that closes."""
+        if self.control is not None:
+            self.control.abort()
+        if self.media is not None:
+            self.media.close()
+
+    def can(self, verb: str) -> bool:
+        """Whether `verb` could work right now."""
+        if self.ended:
+            return False
+        control = self.control_now()
+        api = control is not None and control.capabilities.api
+        if verb == "listen":
+            return self.hearing is not None
+        if verb == "execute":
+            return control is not None
+        if verb in ("say", "write"):
+            media = self.media_now()
+            return media is not None and (
+                media.dialect.downlink == "stream" or (api and media.dialect.downlink == "file")
+            )
+        return api
+
+    def media_now(self) -> MediaLeg | None:
+        """The stream, if it is up."""
+        return self.media if self.state.media is Leg.UP else None
+
+    def control_now(self) -> ControlLeg | None:
+        """The control leg, if it is up."""
+        return self.control if self.control is not None and not self.control.closed else None
+
+    def switch(self) -> ControlLeg:
+        """The control leg for a verb that needs the api. Raises: NotCapable: says what is missing."""
+        control = self.control_now()
+        if control is None:
+            raise NotCapable("the call has no control leg, and no inbound event socket is configured")
+        if not control.capabilities.api:
+            raise NotCapable("the dialplan's socket lacks `full`: write `socket HOST:PORT async full`")
+        return control
+
+    @contextlib.asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        """Bound a verb to the call's life: the end of the call wakes it with CallEnded."""
+        if self.ended:
+            raise CallEnded(f"the call {self.unique_id} is over")
+        scope = asyncio.timeout(None)
+        self._scopes.add(scope)
+        try:
+            async with scope:
+                yield
+        except TimeoutError:
+            if scope.expired():
+                raise CallEnded(f"the call {self.unique_id} is over") from None
+            raise
+        except (LegClosed, CommandRefused):
+            if self.ended:
+                raise CallEnded(f"the call {self.unique_id} is over") from None
+            raise
+        finally:
+            self._scopes.discard(scope)
+
+    def events(self) -> AsyncIterator[CallEvent]:
+        """What waits for the agent, and what comes."""
+        return self._read_events()
+
+    def write_now(self, frame: bytes) -> None:
+        """Live audio down; nothing while nobody can hear it."""
+        player = self.player
+        if self._hears and player is not None:
+            player.write(frame)
+
+    async def speak_out(self, pcm: bytes, *, interruptible: bool = True) -> None:
+        """Say L16 mono at the call's rate and return when it was heard, in any phase in which the caller hears us."""
+        if self.player is None:
+            raise NotCapable("there is no media leg yet")
+        saying = self.player.say(pcm, interruptible=interruptible)
+        heard = False
+        try:
+            await saying.heard()
+            heard = True
+        except asyncio.CancelledError:
+            self.silence()
+            raise
+        finally:
+            ms = len(pcm) * 1000 // (2 * self.rate_hz)
+            self.journal("said", ms=ms, heard_ms=ms if heard else saying.heard_ms, interrupted=not heard)
+
+    def interrupt(self) -> int:
+        """Cut what is being said and may be cut; return the ms of it that were heard."""
+        return 0 if self.player is None else self.player.clear(everything=False)
+
+    def silence(self) -> None:
+        """Cut everything that is being said, interruptible or not."""
+        if self.player is not None:
+            self.player.clear()
+
+    async def quiet(self) -> None:
+        """Wait until the caller has heard all that was said, or can hear no more."""
+        if self.player is not None:
+            await self.player.quiet()
+
+    def has_playback(self) -> bool:
+        """Whether the switch may be playing something for us."""
+        return self.waiting_tone or (isinstance(self.player, FilePlayer) and not self.player.idle())
+
+    def stream_base_url(self) -> str:
+        """`ws://HOST:PORT` under which the switch reaches us: configured, or as it did before."""
+        return self.house.rules.public_url or (self.media.base_url if self.media is not None else "")
+
+    def queue_done(self, queue: AudioQueue) -> None:
+        """A reader of audio is gone."""
+        self._dropped_ms += queue.dropped_ms
+        if queue in self.queues:
+            self.queues.remove(queue)
+
+    def journal(self, event: str, **fields: object) -> None:
+        """Note something worth a log line."""
+        self.house.journal(self.unique_id, event, fields)
+
+    # -- the legs' side
+
+    def control_came(self, leg: ControlLeg) -> None:
+        """The desk found this call for a control leg: the first, or a newer one."""
+        _, actions = step(self.state, phase.ControlCame())
+        if Action.REFUSE_CONTROL in actions:
+            leg.notify_session_ended("the call is over")
+            return
+        old, self.control = self.control, leg
+        channel = leg.channel
+        self.caller_number = channel.get("Caller-Caller-ID-Number") or self.caller_number
+        self.caller_name = channel.get("Caller-Caller-ID-Name") or self.caller_name
+        self.destination_number = channel.get("Caller-Destination-Number") or self.destination_number
+        self.journal("control_connected", peer=leg.peer, engine=leg.capabilities.engine)
+        if not leg.capabilities.api:
+            self.journal("control_not_full", hint="without `full` hardly any verb works: `socket HOST:PORT async full`")
+        # else a caller's `*` ends a prompt that then reads FILE PLAYED
+        leg.post(Api("uuid_setvar", f"{self.unique_id} playback_terminators none"))
+        self.happen(phase.ControlCame())
+        if old is not None and Action.RETIRE_CONTROL in actions:
+            old.notify_session_ended("a newer control leg came")
+        leg.attach(self)
+
+    def media_came(self, leg: MediaLeg) -> None:
+        """The desk let a stream in."""
+        _, actions = step(self.state, phase.MediaCame())
+        if Action.REFUSE_MEDIA in actions:
+            leg.close(1000, "the call is over")
+            return
+        old, self.media = self.media, leg
+        if self.hearing is None:
+            self.hearing = Hearing(leg.request)
+            self.rate_hz = leg.request.rate_hz
+            self.player = self._new_player(leg)
+        self.secretary = self.secretary or leg.request.secretary
+        self.caller_number = self.caller_number or leg.request.caller
+        leg.attach(self)
+        self.media_up.set()
+        self.journal("media_connected", peer=leg.peer, rate_hz=leg.request.rate_hz, dialect=leg.dialect.name)
+        self.happen(phase.MediaCame())
+        if old is not None and Action.RETIRE_MEDIA in actions:
+            old.close(1000, "a newer stream came")
+        if self.player is not None:
+            self.player.pause(self.state.held)
+
+    def control_event(self, leg: ControlLeg, event: Event) -> None:
+        """An event of the channel. Those of an older control leg count only as far as they prove the hangup."""
+        name = event.name
+        if name in ("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE"):
+            if event.unique_id in ("", self.unique_id):
+                self.happen(phase.ChannelGone(event.get("Hangup-Cause", "NORMAL_CLEARING"), name))
+            return
+        if leg is not self.control:
+            return
+        sequence = event.sequence
+        if sequence and sequence <= self._sequence:  # seen already, on the leg before this one
+            return
+        self._sequence = sequence or self._sequence
+        handler = _HANDLERS.get(name)
+        if handler is not None and event.unique_id in ("", self.unique_id):
+            handler(self, event)
+
+    def control_lingering(self, leg: ControlLeg) -> None:
+        """The switch lingers: the channel is gone. It can come before CHANNEL_HANGUP, which brings the cause."""
+        self.happen(phase.ChannelGone(None, "linger"))
+
+    def control_closed(self, leg: ControlLeg, reason: str) -> None:
+        """A control leg ended; only the current one means anything."""
+        if leg is self.control:
+            self.journal("control_closed", reason=reason)
+            self.happen(phase.ControlClosed())
+        self._check_over()
+
+    def media_audio(self, leg: MediaLeg, message: bytes) -> None:
+        """A message of the stream. Fifty times a second."""
+        if self._hears and leg is self.media and self.hearing is not None:
+            self.hearing.message(message)
+
+    def media_text(self, leg: MediaLeg, text: str) -> None:
+        """Metadata, or what the dialplan had the module send."""
+        self.journal("media_text", length=len(text))
+
+    def media_closed(self, leg: MediaLeg, code: int, reason: str) -> None:
+        """A stream ended; only the current one means anything."""
+        if leg is self.media:
+            self.journal("media_closed", code=code, reason=reason)
+            self.happen(phase.MediaClosed())
+        self._check_over()
+
+    def notify_session_ended(self, reason: str) -> None:
+        """The session side is over, whatever the switch thinks: end the call, and tell the control leg so, once."""
+        self.happen(phase.ChannelGone(None, reason))
+
+    # -- the machine
+
+    def happen(self, event: phase.Event) -> None:
+        """Take a step and do what follows. What happens meanwhile waits for its turn."""
+        self._to_happen.append(event)
+        if self._happening:
+            return
+        self._happening = True
+        try:
+            while self._to_happen:
+                event = self._to_happen.pop(0)
+                if isinstance(event, phase.ChannelGone):
+                    self._cause = self._cause or event.cause
+                    self._witness = self._witness or event.witness
+                before = self.state
+                self.state, actions = step(before, event)
+                self._hears = self.state.phase in _HEARS
+                for action in actions:
+                    self._perform(action, event, before)
+        finally:
+            self._happening = False
+        if self.ended:
+            self._check_over()
+
+    def _perform(self, action: Action, event: phase.Event, before: CallState) -> None:
+        if action in _TELLS:
+            name, told = _TELLS[action]
+            self.journal(name)
+            self.tell(told)
+            if action in (Action.TELL_HELD, Action.TELL_RESUMED) and self.player is not None:
+                self.player.pause(self.state.held)
+            return
+        match action:
+            case Action.EXPECT_MEDIA:
+                self._timer("warn", self.house.rules.warn_after_s, phase.WarnTime())
+                if self.house.rules.give_up_after_s > 0:
+                    self._timer("give_up", self.house.rules.give_up_after_s, phase.GiveUpTime())
+                self._start("expect_media", self.conduct.expect_media)
+            case Action.PAIRED:
+                waited_ms = round((self.house.clock() - self._born) * 1000)
+                order = "control_first" if isinstance(event, phase.MediaCame) else "media_first"
+                self.journal("paired", order=order, waited_ms=waited_ms)
+            case Action.START_AGENT:
+                self._stop_timers("warn", "give_up")
+                if self.waiting_tone and self.control is not None:
+                    self.waiting_tone = False
+                    self._start("end of waiting tone", self.control.break_all)
+                self.journal("agent_started", name=self.house.agent_name)
+                self._agent = asyncio.get_running_loop().create_task(self._run_agent(), name=f"{self.unique_id} agent")
+            case Action.TELL_BRIDGED if isinstance(event, phase.BridgeBegan):
+                self.journal("bridged", other=event.other_id)
+                self.tell(Bridged(event.other_id))
+            case Action.TELL_HUNG_UP:
+                self._tell_hung_up(before)
+            case Action.MUTE:
+                self._mute()
+            case Action.UNMUTE:
+                self._pause_stream("resume")
+            case Action.WARN:
+                waited_ms = round((self.house.clock() - self._born) * 1000)
+                self.journal("pairing_late", waited_ms=waited_ms)
+                self._start("late media", self.conduct.late)
+            case Action.MISSING_MEDIA:
+                self.conduct.result(dueto_result="no_media")
+                self.journal("media_missing")
+                hang = self.house.rules.on_missing_media == "hangup"
+                self._start("missing media", self.conduct.hang_up if hang else self.conduct.leave)
+            case Action.START_GRACE:
+                self._timer("grace", self.house.rules.hangup_grace_s, phase.GraceOver())
+            case Action.RESTART_STREAM:
+                self._start("restart", self.conduct.restart_stream)
+            case Action.FINISH:
+                self._start("finish", self.conduct.finish)
+            case Action.RESCUE:
+                self._start("rescue", self.conduct.rescue)
+            case Action.LEAVE:
+                self._start("leave", self.conduct.leave)
+                self._timer("let_go", LET_GO_S + 2, phase.Left())
+            case Action.HANG_UP:
+                self._start("hang up", self.conduct.hang_up)
+                self._timer("let_go", LET_GO_S, phase.Left())
+            case Action.END:
+                self._end(before)
+
+    def _end(self, before: CallState) -> None:
+        self._gone_at = self.house.clock()
+        grace = self._timers.pop("grace", None) if not self.state.told else None
+        self._stop_timers(*self._timers)
+        if grace is not None:
+            self._timers["grace"] = grace
+        self._name_witness(before)
+        self.journal("hungup", cause=self._cause, witness=self._witness)
+        for scope in tuple(self._scopes):
+            scope.reschedule(asyncio.get_running_loop().time())
+        self.tasks.cancel()
+        for queue in self.queues:
+            queue.end()
+        for ear in self.ears:
+            self.tasks.start("ear", ear.aclose())
+        self.ears.clear()
+        if self.media is not None:
+            self.media.close()
+        if self.control is not None:
+            self.control.notify_session_ended(self._witness)
+        if self._agent is not None:
+            closing = asyncio.get_running_loop().call_later(self.house.rules.closing_s, self._agent.cancel)
+            self._timers["closing"] = closing
+
+    # -- inside
+
+    def _call(self) -> "Call":
+        from dueto.call.call import Call  # the agent's face of this; it knows us, we only hand it out
+
+        return Call(self)
+
+    async def _run_agent(self) -> None:
+        error: BaseException | None = None
+        try:
+            await self.house.agent(self._call())
+        except asyncio.CancelledError:
+            if not self.ended:
+                error = AgentTooSlow("too many events waited") if self._agent_too_slow else DuetoError("cancelled")
+        except Exception as raised:
+            if not (self.ended and isinstance(raised, CallEnded)):
+                error = raised
+        if error is None:
+            self.journal("agent_finished")
+            self.happen(phase.AgentDone())
+        else:
+            self.journal("agent_failed", error=f"{type(error).__name__}: {error}")
+            if not isinstance(error, DuetoError):
+                self.log.error("agent_failed", exc_info=error)
+            self.happen(phase.AgentFailed())
+        self._agent = None
+        self._check_over()
+
+    async def _read_events(self) -> AsyncIterator[CallEvent]:
+        async for event in self._mailbox.read():
+            if isinstance(event, HungUp):
+                self.journal("hangup_delivered", to_agent_ms=(self.house.clock() - self._gone_at) * 1000)
+            yield event
+
+    def tell(self, event: CallEvent) -> None:
+        """Keep an event for the agent; one that lets a thousand wait has failed."""
+        try:
+            self._mailbox.put(event)
+        except AgentTooSlow:
+            if self._agent is not None and not self._agent_too_slow:
+                self._agent_too_slow = True
+                self._agent.cancel()
+
+    def _name_witness(self, before: CallState) -> None:
+        if not self._witness:
+            never = before.control is Leg.AWAITED
+            self._witness = "left" if before.phase is Phase.LEAVING else "media_close" if never else "both_legs_gone"
+
+    def _tell_hung_up(self, before: CallState) -> None:
+        self._stop_timers("grace")
+        self._name_witness(before)
+        self._mailbox.put(HungUp(self._cause, self._witness))
+
+    def _new_player(self, leg: MediaLeg) -> Player:
+        ticker, clock = self.house.ticker, self.house.clock
+        if leg.dialect.downlink == "file":
+            return FilePlayer(self.rate_hz, self.media_now, self.control_now, ticker, clock, self.tasks.start)
+        return StreamPlayer(self.rate_hz, leg.dialect.lead_ms, self.media_now, ticker, clock)
+
+    def _mute(self) -> None:
+        self.silence()
+        if self.state.phase is Phase.BRIDGED:
+            self._pause_stream("pause")
+
+    def _pause_stream(self, how: str) -> None:
+        control = self.control_now()
+        if control is not None and control.capabilities.api and self.state.media is Leg.UP:
+            control.post(Api("uuid_audio_stream", f"{self.unique_id} {how}"))
+
+    def _start(self, name: str, work: Callable[[], Any]) -> None:
+        self.tasks.start(name, work())
+
+    def _timer(self, name: str, delay_s: float, event: phase.Event) -> None:
+        self._stop_timers(name)
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, self._timer_fired, name, event)
+
+    def _timer_fired(self, name: str, event: phase.Event) -> None:
+        self._timers.pop(name, None)
+        self.happen(event)
+
+    def _stop_timers(self, *names: str) -> None:
+        for name in names:
+            timer = self._timers.pop(name, None)
+            if timer is not None:
+                timer.cancel()
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        if not (self.ended and isinstance(error, DuetoError)):
+            self.log.error("task_failed", task=name, error=f"{type(error).__name__}: {error}")
+
+    def _check_over(self) -> None:
+        """Once both legs, the agent and every task have let go, nothing of the call is left."""
+        if not self.ended or not self.state.told or self._is_over or self.tasks or self._agent is not None:
+            return
+        if any(leg is not None and not leg.closed for leg in (self.control, self.media)):
+            return
+        self._is_over = True
+        self._stop_timers(*tuple(self._timers))
+        self.journal("call_ended", **self._figures())
+        self._over(self)
+
+    def _figures(self) -> dict[str, object]:
+        hearing, player = self.hearing, self.player
+        return {
+            "duration_s": self._gone_at - self._born,
+            "frames_up": hearing.frames if hearing is not None else 0,
+            "frames_down": player.frames_sent if player is not None else 0,
+            "dropped_ms": self._dropped_ms + sum(queue.dropped_ms for queue in self.queues),
+            "odd_messages": hearing.odd_messages if hearing is not None else 0,
+            "underruns": player.underruns if player is not None else 0,
+            "cause": self._cause,
+        }
+
+    # -- events of the switch
+
+    def _on_dtmf(self, event: Event) -> None:
+        digit = event.get("DTMF-Digit")
+        if digit:
+            samples = event.get("DTMF-Duration", "0")
+            duration_ms = int(samples) * 1000 // DTMF_HZ if samples.isdigit() else 0
+            self.journal("dtmf", digit=digit, duration_ms=duration_ms)
+            self.tell(Dtmf(digit, duration_ms))
+
+    def _on_bridge(self, event: Event) -> None:
+        other_id = event.get("Other-Leg-Unique-ID") or event.get("Bridge-B-Unique-ID")
+        if self.bridged is not None and not self.bridged.done():
+            self.bridged.set_result(other_id)
+        self.happen(phase.BridgeBegan(other_id))
+
+    def _on_custom(self, event: Event) -> None:
+        subclass = event.subclass
+        if subclass == "mod_audio_stream::play" and isinstance(self.player, FilePlayer):
+            self.player.played(event.body)
+        self.journal("custom", subclass=subclass)
+        self.tell(Custom(subclass, event.body))
+
+
+def _unbridged(session: Session, event: Event) -> None:
+    session.happen(phase.BridgeEnded())
+
+
+def _held(session: Session, event: Event) -> None:
+    session.happen(phase.HoldBegan())
+
+
+def _unheld(session: Session, event: Event) -> None:
+    session.happen(phase.HoldEnded())
+
+
+_HANDLERS: dict[str, Callable[[Session, Event], None]] = {
+    "DTMF": Session._on_dtmf,
+    "CHANNEL_BRIDGE": Session._on_bridge,
+    "CHANNEL_UNBRIDGE": _unbridged,
+    "CHANNEL_HOLD": _held,
+    "CHANNEL_UNHOLD": _unheld,
+    "CUSTOM": Session._on_custom,
+}
+
+
+class _Silent:
+    """A logger for calls that have none."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **fields: None

@@ -1,0 +1,35 @@
+"""What became of a transfer, read from the completion of this very bridge."""
+
+from typing import Literal
+
+from dueto.call.ports import TransferResult
+from dueto.wire.esl import Event
+
+Outcome = Literal["bridged", "busy", "no_answer", "rejected", "unreachable", "cancelled", "caller_gone", "failed"]
+_OUTCOMES: dict[str, Outcome] = {
+    "USER_BUSY": "busy",
+    "NO_ANSWER": "no_answer",
+    "NO_USER_RESPONSE": "no_answer",
+    "ALLOTTED_TIMEOUT": "no_answer",
+    "PROGRESS_TIMEOUT": "no_answer",
+    "CALL_REJECTED": "rejected",
+    "NORMAL_TEMPORARY_FAILURE": "unreachable",
+    "NO_ROUTE_DESTINATION": "unreachable",
+    "UNALLOCATED_NUMBER": "unreachable",
+    "USER_NOT_REGISTERED": "unreachable",
+    "SUBSCRIBER_ABSENT": "unreachable",
+    "DESTINATION_OUT_OF_ORDER": "unreachable",
+    "NETWORK_OUT_OF_ORDER": "unreachable",
+    "GATEWAY_DOWN": "unreachable",
+    "RECOVERY_ON_TIMER_EXPIRE": "unreachable",
+    "ORIGINATOR_CANCEL": "cancelled",
+}
+VARIABLES_OF_THIS_ATTEMPT = ("originate_disposition", "last_bridge_proto_specific_hangup_cause")
+"Unset before a bridge: they stay on the channel, and a second bridge must not be judged by the first one's."
+
+
+def failed_bridge(completion: Event) -> TransferResult:
+    """Read a CHANNEL_EXECUTE_COMPLETE of a bridge during which no CHANNEL_BRIDGE came."""
+    cause = completion.variable("originate_disposition")
+    sip = completion.variable("last_bridge_proto_specific_hangup_cause").removeprefix("sip:")
+    return TransferResult(_OUTCOMES.get(cause, "failed"), cause, int(sip) if sip.isdigit() else None)

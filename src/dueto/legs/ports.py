@@ -1,0 +1,172 @@
+"""What a call knows of its two connections. Engines implement these; `call` imports nothing else of legs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from dueto.wire.esl import Command, Event, Reply
+from dueto.wire.media import Dialect, StreamRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ControlCapabilities:
+    """What a control leg can do, by its engine and by what the dialplan said."""
+
+    engine: str
+    api: bool = True
+    "False without `full` in the dialplan: no api, no linger, no CUSTOM events, so hardly any verb."
+    pipelined: bool = True
+    "Whether commands may be under way while another one's reply is awaited."
+
+
+class ControlSink(Protocol):
+    """Who is told what a control leg hears: the call. Called on the event loop, in the order of the bytes."""
+
+    def control_event(self, leg: "ControlLeg", event: Event) -> None:
+        """An event of this channel."""
+        ...
+
+    def control_lingering(self, leg: "ControlLeg") -> None:
+        """The notice with `Content-Disposition: linger`: the channel is gone; it may come before CHANNEL_HANGUP."""
+        ...
+
+    def control_closed(self, leg: "ControlLeg", reason: str) -> None:
+        """The connection ended, by EOF, error, goodbye or by us. Always the last call, and exactly one."""
+        ...
+
+
+class ControlLeg(Protocol):
+    """One control connection of one channel.
+
+    Every waiting method is safe to cancel: a late reply is dropped, never handed to the next command.
+    All of them raise LegClosed when the connection ends first, and ReplyTimeout when no answer comes in time.
+    """
+
+    unique_id: str
+    channel: Event
+    "The channel as the connect answer showed it: every header and variable of that moment."
+    capabilities: ControlCapabilities
+    peer: str
+    closed: bool
+
+    def attach(self, sink: ControlSink) -> None:
+        """Say who listens from now on. Events that came before are handed over first, in order."""
+        ...
+
+    async def command(self, command: Command, *, timeout_s: float = 5.0) -> Reply:
+        """Send `command` and return the switch's reply, be it +OK or -ERR."""
+        ...
+
+    async def api(self, command: str, argument: str = "", *, timeout_s: float = 5.0) -> str:
+        """Run an api command and return its output, trimmed.
+
+        Raises: CommandRefused: the output begins with -ERR or -USAGE; the text is the switch's.
+        """
+        ...
+
+    async def execute(
+        self,
+        application: str,
+        argument: str = "",
+        *,
+        event_lock: bool = True,
+        timeout_s: float | None = None,
+        on_start: Callable[[], None] | None = None,
+    ) -> Event:
+        """Queue a dialplan application and return its own CHANNEL_EXECUTE_COMPLETE.
+
+        `on_start` is called when its CHANNEL_EXECUTE comes. Cancelling stops the waiting, not the application.
+        Raises: CommandRefused: the sendmsg was refused. Dropped: `uuid_break all` threw it away before it began.
+        """
+        ...
+
+    def post(self, command: Command) -> None:
+        """Send `command` and never mind its reply. Does nothing on a closed leg."""
+        ...
+
+    async def break_all(self) -> None:
+        """Stop the running application and drop what waits behind it; those executions raise Dropped."""
+        ...
+
+    def notify_session_ended(self, reason: str) -> None:
+        """The call is over on our side: let go of the switch's session (after its last events, or at once)."""
+        ...
+
+    def abort(self) -> None:
+        """End the connection now, without a word."""
+        ...
+
+
+class ControlDoor(Protocol):
+    """Where a control leg reports once it knows whose it is: the desk."""
+
+    def control_came(self, leg: ControlLeg) -> None:
+        """The connect answer is here. Attach a sink, or end the leg."""
+        ...
+
+    def refused(self, leg: str, reason: str, peer: str) -> None:
+        """A connection on `leg` (`control`, `media`) was turned away before it had a call."""
+        ...
+
+
+class MediaSink(Protocol):
+    """Who is told what a media leg hears: the call. Called on the event loop."""
+
+    def media_audio(self, leg: "MediaLeg", message: bytes) -> None:
+        """One binary message: L16 at the stream's rate, a whole number of 20 ms frames if the module keeps its word."""
+        ...
+
+    def media_text(self, leg: "MediaLeg", text: str) -> None:
+        """Metadata, `send_text`, or the text of a stop."""
+        ...
+
+    def media_closed(self, leg: "MediaLeg", code: int, reason: str) -> None:
+        """The stream ended (1006: without a CLOSE). Always the last call, and exactly one."""
+        ...
+
+
+class MediaLeg(Protocol):
+    """One audio stream of one channel."""
+
+    request: StreamRequest
+    dialect: Dialect
+    peer: str
+    base_url: str
+    "`ws://HOST:PORT` as the switch wrote it to reach us, from the handshake's Host; empty where that is no plain one."
+    closed: bool
+
+    def attach(self, sink: MediaSink) -> None:
+        """Say who listens from now on."""
+        ...
+
+    def send_audio(self, frame: bytes) -> None:
+        """Send one frame (L16 mono at `request.rate_hz`); silently nothing once the stream is closed."""
+        ...
+
+    def send_text(self, text: str) -> None:
+        """Send a text message; silently nothing once the stream is closed."""
+        ...
+
+    def backlog_bytes(self) -> int:
+        """How much of what was sent has not left this machine: our buffer and the kernel's."""
+        ...
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send CLOSE and end the connection; the switch waits for that before its channel can go."""
+        ...
+
+
+class MediaDoor(Protocol):
+    """Where a media leg reports: the desk."""
+
+    def admit_media(self, request: StreamRequest) -> None:
+        """Decide before the upgrade. Raises: Refused: with the HTTP status to answer."""
+        ...
+
+    def media_came(self, leg: MediaLeg) -> None:
+        """The upgrade is done. Attach a sink, or close the leg."""
+        ...
+
+    def refused(self, leg: str, reason: str, peer: str) -> None:
+        """As on ControlDoor."""
+        ...

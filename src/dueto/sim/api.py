@@ -1,0 +1,265 @@
+"""The api commands of the simulated switch, with the replies of a real one."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dueto.sim.audio_module import FAILED, OK, USAGE, AudioStream, StreamRequest
+from dueto.sim.headers import Q850
+
+if TYPE_CHECKING:
+    from dueto.sim.bridge import BLeg
+    from dueto.sim.channel import Channel
+    from dueto.sim.core import Core
+
+Result = bytes | asyncio.Future[bytes]
+NO_REPLY = b"-ERR no reply\n"
+NO_CHANNEL = b"-ERR No such channel!\n"
+PLAIN_OK = b"+OK\n"
+_SUM = re.compile(r"(-?\d+)\s*([-+*])\s*(-?\d+)")
+_DIGITS = re.compile(r"[0-9*#A-Dw]+", re.IGNORECASE)
+
+
+def run_api(channel: "Channel", line: str) -> Result:
+    """Run `line` on behalf of `channel`'s socket; a future where the command takes its time."""
+    word, _, rest = line.partition(" ")
+    run = _COMMANDS.get(word.lower())
+    if run is None:
+        return f"-ERR {word} Command not found!\n".encode()
+    return run(channel, rest.strip())
+
+
+def _target(channel: "Channel", unique_id: str) -> "Channel | None":
+    """Return a channel that is up; a lingering socket no longer reaches its own."""
+    found = channel.core.channels.get(unique_id)
+    return found if found is not None and found.up else None
+
+
+def _leg(core: "Core", unique_id: str) -> "BLeg | None":
+    return core.b_legs.get(unique_id)
+
+
+def _exists(channel: "Channel", rest: str) -> bytes:
+    return b"true" if _target(channel, rest) or _leg(channel.core, rest) else b"false"
+
+
+def _getvar(channel: "Channel", rest: str) -> bytes:
+    unique_id, _, name = rest.partition(" ")
+    target = _target(channel, unique_id)
+    if target is None:
+        return NO_CHANNEL
+    if name not in target.variables:
+        return b"_undef_"
+    return target.variables[name].encode() or NO_REPLY
+
+
+def _setvar(channel: "Channel", rest: str) -> bytes:
+    unique_id, _, pair = rest.partition(" ")
+    target = _target(channel, unique_id)
+    if target is None:
+        return NO_CHANNEL
+    if not pair:
+        return b"-USAGE: <uuid> <var> [value]\n"
+    name, _, value = pair.partition(" ")
+    target.set_variable(name, value)
+    return PLAIN_OK
+
+
+def _setvar_multi(channel: "Channel", rest: str) -> bytes:
+    unique_id, _, pairs = rest.partition(" ")
+    target = _target(channel, unique_id)
+    if target is None:
+        return NO_CHANNEL
+    for pair in pairs.split(";"):
+        name, equals, value = pair.partition("=")
+        if equals:
+            target.set_variable(name.strip(), value)
+    return PLAIN_OK
+
+
+def _kill(channel: "Channel", rest: str) -> bytes:
+    unique_id, _, cause = rest.partition(" ")
+    cause = cause.strip().upper() if cause.strip().upper() in Q850 else "NORMAL_CLEARING"
+    if (leg := _leg(channel.core, unique_id)) is not None:
+        leg.hang_up(cause)
+        return PLAIN_OK
+    target = _target(channel, unique_id)
+    if target is None:
+        return NO_CHANNEL
+    target.hang_up(cause)
+    return PLAIN_OK
+
+
+def _break(channel: "Channel", rest: str) -> bytes:
+    unique_id, _, what = rest.partition(" ")
+    target = _target(channel, unique_id)
+    if target is None:
+        return NO_CHANNEL
+    target.break_(everything=what.strip() in ("all", "both"))
+    return PLAIN_OK
+
+
+def _hold(channel: "Channel", rest: str) -> bytes:
+    word, _, unique_id = rest.rpartition(" ")
+    target = _target(channel, unique_id)
+    if target is not None:
+        on = not target.held if word == "toggle" else word != "off"
+        target.hold(on, by_caller=False)
+    return OK  # of an unknown channel too
+
+
+def _transfer(channel: "Channel", rest: str) -> bytes:
+    from dueto.sim.applications import actions_for
+
+    words = rest.split()
+    if len(words) < 2:
+        return b"-USAGE: <uuid> [-bleg|-both] <dest-exten> [<dialplan>] [<context>]\n"
+    target = _target(channel, words[0])
+    if target is None:
+        return NO_CHANNEL
+    target.transfer(actions_for(target, words[1:]))
+    return PLAIN_OK
+
+
+def _send_dtmf(channel: "Channel", rest: str) -> bytes:
+    unique_id, _, digits = rest.partition(" ")
+    target = _target(channel, unique_id)
+    if target is None:
+        return NO_CHANNEL
+    target.record.note("caller", "heard_dtmf", digits=digits)
+    return f"+OK {unique_id} sent DTMF {digits}.\n".encode()
+
+
+def _recv_dtmf(channel: "Channel", rest: str) -> bytes:
+    unique_id, _, text = rest.partition(" ")
+    target = _target(channel, unique_id)
+    if target is None:
+        return NO_CHANNEL
+    digits, _, duration_ms = text.partition("@")
+    if not _DIGITS.fullmatch(digits):
+        return b"-USAGE: <uuid> <dtmf_data>\n"
+    duration = int(duration_ms) * 8 if duration_ms.isdigit() else 2000
+    for digit in digits.replace("w", ""):
+        target.press(digit, duration, "APP")
+    return f"+OK {unique_id} received DTMF {text}.\n".encode()
+
+
+def _record(channel: "Channel", rest: str) -> bytes:
+    words = rest.split()
+    if len(words) < 3 or words[1] not in ("start", "stop", "mask", "unmask"):
+        return b"-USAGE: <uuid> [start|stop|mask|unmask] <path> [<limit>]\n"
+    target = _target(channel, words[0])
+    if target is None:
+        return b"-ERR Cannot locate session!\n"
+    target.record.note("switch", "record", what=words[1], path=words[2])
+    return OK
+
+
+def _audio_stream(channel: "Channel", rest: str) -> Result:
+    words = rest.split()
+    if len(words) < 2 or (words[1] == "start" and len(words) < 4):
+        return USAGE
+    target, verb = _target(channel, words[0]), words[1]
+    if verb == "start":
+        request = StreamRequest.parse(words[2:])
+        if isinstance(request, bytes):
+            return request
+        if target is None or target.stream is not None:
+            return FAILED
+        start_stream(target, request)
+        return OK
+    if target is None or target.stream is None:
+        return FAILED
+    stream = target.stream
+    if verb == "stop":
+        answer: asyncio.Future[bytes] = target.core.loop.create_future()
+        done = stream.stop(_one_word(rest, 2))
+        if done.done():
+            return OK
+        done.add_done_callback(lambda _: answer.done() or answer.set_result(OK))
+        return answer
+    if verb == "send_text" and len(words) > 2:
+        stream.send_text(_one_word(rest, 2))
+        return OK
+    if verb in ("pause", "resume"):
+        stream.pause(verb == "pause")
+        return OK
+    return FAILED
+
+
+def start_stream(channel: "Channel", request: StreamRequest) -> None:
+    """Attach a stream to a channel and begin to connect; a channel that is not answered gets early media."""
+    channel.pre_answer()
+    channel.emit("MEDIA_BUG_START", second=(("Media-Bug-Function", "audio_stream"), ("Media-Bug-Target", "N/A")))
+    channel.stream = AudioStream(channel, request, channel.counters)
+
+
+def _one_word(rest: str, skip: int) -> str:
+    """Return the word after `skip` words, or what stands there in single quotes."""
+    text = rest.split(maxsplit=skip)[skip] if len(rest.split(maxsplit=skip)) > skip else ""
+    if text.startswith("'") and text.find("'", 1) > 0:
+        return text[1 : text.find("'", 1)]
+    return text.split(" ", 1)[0]
+
+
+def _status(channel: "Channel", _rest: str) -> bytes:
+    core = channel.core
+    up = int(core.now() - core.started_s)
+    lines = (
+        f"UP 0 years, 0 days, {up // 3600} hours, {up // 60 % 60} minutes, {up % 60} seconds, 0 milliseconds, "
+        "0 microseconds",
+        "FreeSWITCH (Version 1.11.2-dev simulated 64bit) is ready",
+        f"{core.session} session(s) since startup",
+        f"{len(core.channels)} session(s) - peak {len(core.channels)}, last 5min {len(core.channels)} ",
+        "0 session(s) per Sec out of max 100, peak 1, last 5min 1 ",
+        "1000 session(s) max",
+        "min idle cpu 0.00/99.00",
+        "Current Stack Size/Max 240K/8192K",
+    )
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _create_uuid(channel: "Channel", _rest: str) -> bytes:
+    return channel.core.new_uuid().encode()
+
+
+def _expr(_channel: "Channel", rest: str) -> bytes:
+    found = _SUM.fullmatch(rest.strip())
+    if found is None:
+        return b"-ERR " + rest.encode() + b"\n"
+    a, b = int(found[1]), int(found[3])
+    return str({"+": a + b, "-": a - b, "*": a * b}[found[2]]).encode()
+
+
+def _echo(_channel: "Channel", rest: str) -> bytes:
+    return rest.encode() or NO_REPLY
+
+
+def _msleep(channel: "Channel", rest: str) -> Result:
+    answer: asyncio.Future[bytes] = channel.core.loop.create_future()
+    milliseconds = int(rest) if rest.isdigit() else 0
+    channel.core.loop.call_later(milliseconds / 1000, lambda: answer.done() or answer.set_result(b"+OK"))
+    return answer
+
+
+_Run = Callable[["Channel", str], Result]
+_COMMANDS: dict[str, _Run] = {
+    "create_uuid": _create_uuid,
+    "echo": _echo,
+    "expr": _expr,
+    "msleep": _msleep,
+    "status": _status,
+    "uuid_audio_stream": _audio_stream,
+    "uuid_break": _break,
+    "uuid_exists": _exists,
+    "uuid_getvar": _getvar,
+    "uuid_hold": _hold,
+    "uuid_kill": _kill,
+    "uuid_record": _record,
+    "uuid_recv_dtmf": _recv_dtmf,
+    "uuid_send_dtmf": _send_dtmf,
+    "uuid_setvar": _setvar,
+    "uuid_setvar_multi": _setvar_multi,
+    "uuid_transfer": _transfer,
+}

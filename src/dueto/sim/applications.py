@@ -1,0 +1,232 @@
+"""The dialplan applications the simulated switch knows. A coroutine each; False: it was broken off."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from dueto.sim.bridge import bridge
+from dueto.sim.control import ControlConnection
+from dueto.sim.sounds import NoSuchSound, open_sound
+
+if TYPE_CHECKING:
+    from dueto.sim.channel import Channel
+    from dueto.sim.core import Action, Application
+
+
+async def set_(channel: "Channel", argument: str) -> bool:
+    name, _, value = argument.partition("=")
+    channel.set_variable(name.strip(), value)
+    return True
+
+
+async def unset(channel: "Channel", argument: str) -> bool:
+    channel.set_variable(argument.strip(), None)
+    return True
+
+
+async def answer(channel: "Channel", _argument: str) -> bool:
+    channel.answer()
+    return True
+
+
+async def pre_answer(channel: "Channel", _argument: str) -> bool:
+    channel.pre_answer()
+    return True
+
+
+async def ring_ready(channel: "Channel", _argument: str) -> bool:
+    if channel.answer_state == "ringing":
+        channel.progress_epoch = channel.core.epoch()
+        channel.profile_changed()
+        channel.emit("CHANNEL_PROGRESS")
+    return True
+
+
+async def hangup(channel: "Channel", argument: str) -> bool:
+    channel.hang_up(argument.strip().upper() or "NORMAL_CLEARING")
+    return True
+
+
+async def nothing(_channel: "Channel", _argument: str) -> bool:
+    """Applications with no effect that could be told from outside (`break` runs nested, and ends nothing)."""
+    return True
+
+
+async def sleep(channel: "Channel", argument: str) -> bool:
+    core = channel.core
+    until = core.now() + int(argument or 0) / 1000 - 0.001
+    timer = core.loop.call_later(max(0.0, until - core.now()), channel.stir)
+    try:
+        return await channel.attend(lambda: core.now() >= until)
+    finally:
+        timer.cancel()
+
+
+async def park(channel: "Channel", _argument: str) -> bool:
+    channel.emit("CHANNEL_PARK")
+    whole = await channel.attend(lambda: False, breakable=False)
+    channel.emit("CHANNEL_UNPARK")
+    return whole
+
+
+async def transfer(channel: "Channel", argument: str) -> bool:
+    channel.transfer(actions_for(channel, argument.split()))
+    return True
+
+
+def actions_for(channel: "Channel", words: list[str]) -> "list[Action]":
+    """Return what `EXTENSION [DIALPLAN [CONTEXT]]`, or `'app:arg' inline`, would run."""
+    text = " ".join(words)
+    if words and words[-1].lower() == "inline":
+        inline = text[: -len("inline")].strip().strip("'")
+        if inline.startswith("m:"):  # m:X: says which character stands between two actions
+            inline, mark = inline[4:], inline[2]
+        else:
+            mark = ","
+        pairs = (part.partition(":") for part in inline.split(mark))
+        return [(name.strip(), argument) for name, _, argument in pairs if name.strip()]
+    extension = words[0] if words else ""
+    channel.destination = extension or channel.destination
+    channel.profile_changed()
+    return list(channel.core.extensions.get(extension, ()))
+
+
+async def playback(channel: "Channel", argument: str) -> bool:
+    try:
+        sound = open_sound(argument, channel.rate_hz, channel.core.files)
+    except NoSuchSound:
+        channel.respond("FILE NOT FOUND")
+        return True
+    channel.pre_answer()
+    told = (("Playback-File-Path", argument), ("Playback-File-Type", argument.partition("://")[0]))
+    channel.emit("PLAYBACK_START", told)
+    outer, channel.playing = channel.playing, sound
+    try:
+        whole = await channel.attend(lambda: sound.over)
+    finally:
+        channel.playing = outer
+    samples = sound.played_bytes // 2
+    for name, value in (
+        ("last_offset_pos", samples),
+        ("seconds", samples // channel.rate_hz),
+        ("ms", samples * 1000 // channel.rate_hz),
+        ("samples", samples),
+    ):
+        channel.set_variable(f"playback_{name}", str(value))
+    lost = not channel.up and channel.hung_up_by_caller
+    channel.respond("PLAYBACK ERROR" if lost else "FILE PLAYED")
+    channel.emit("PLAYBACK_STOP", (*told, ("Playback-Status", "done" if whole and channel.up else "break")))
+    return whole
+
+
+async def socket(channel: "Channel", argument: str) -> bool:
+    """Connect to a gateway and serve it until it goes, the channel ends or is transferred."""
+    hosts, *flags = argument.split() or [""]
+    core = channel.core
+    faults = core.faults
+    if await _held_up(channel, faults.control_late_s, wait_for_stream=faults.first == "media"):
+        return True
+    control: ControlConnection | None = None
+    for address in hosts.split("|"):
+        host, _, rest = address.partition(":")
+        port, _, path = rest.partition("/")
+        candidate = ControlConnection(channel, static="async" not in flags, full="full" in flags)
+        with contextlib.suppress(OSError):
+            await core.doors.control(host, int(port or 8021), candidate)
+            control = candidate
+            channel.set_variable("socket_host", host)
+            channel.set_variable("socket_path", path or None)
+            break
+    if control is None:
+        channel.record.note("control", "refused", address=hosts)
+        return True
+    await _serve(channel, control)
+    return True
+
+
+async def _held_up(channel: "Channel", late_s: float, *, wait_for_stream: bool) -> bool:
+    """Wait as the faults want it; whether the call ended meanwhile."""
+    core = channel.core
+    until = core.now() + late_s - 0.001
+    timer = core.loop.call_later(late_s, channel.stir) if late_s else None
+
+    def ready() -> bool:
+        stream = channel.stream
+        return core.now() >= until and not (wait_for_stream and stream is not None and stream.connecting)
+
+    try:
+        while channel.staying and not ready():
+            await channel.idle()
+    finally:
+        if timer is not None:
+            timer.cancel()
+    return not channel.staying
+
+
+async def _serve(channel: "Channel", control: ControlConnection) -> None:
+    while channel.staying and not control.parked and control.open:
+        await channel.idle()  # the park loop is entered only after `connect`
+    if not control.parked:
+        return
+    channel.emit("CHANNEL_PARK")
+    await channel.attend(lambda: not control.open, breakable=False)
+    channel.emit("CHANNEL_UNPARK")
+
+
+APPLICATIONS: "Mapping[str, Application]" = {
+    "answer": answer,
+    "break": nothing,
+    "bridge": bridge,
+    "export": set_,
+    "hangup": hangup,
+    "info": nothing,
+    "log": nothing,
+    "park": park,
+    "playback": playback,
+    "pre_answer": pre_answer,
+    "ring_ready": ring_ready,
+    "set": set_,
+    "sleep": sleep,
+    "socket": socket,
+    "transfer": transfer,
+    "unset": unset,
+}
+
+
+async def run_dialplan(channel: "Channel", actions: "list[Action]") -> None:
+    """Run a call's dialplan to its end, through transfers, and see the channel off.
+
+    Cancelling stops where it is; nothing is fired any more.
+    """
+    while channel.up:
+        for application, argument in actions:
+            if not channel.staying:
+                break
+            channel.record.note("switch", "dialplan", application=application, argument=argument)
+            await channel.execute(application, expand(channel, argument))
+        if channel.next_actions is None or not channel.up:
+            break
+        actions, channel.next_actions = channel.next_actions, None
+        state, channel.call_state = channel.call_state, "RINGING"
+        channel.set_running_state("CS_ROUTING")
+        channel.call_state = state
+        channel.set_running_state("CS_EXECUTE")
+        if not actions:
+            channel.hang_up("NO_ROUTE_DESTINATION")
+    channel.hang_up()
+    channel.finish()
+    if channel.stream is not None:
+        await channel.stream.close_at_hangup()
+    channel.report()
+    for control in tuple(channel.controls):
+        control.channel_gone()
+
+
+def expand(channel: "Channel", text: str) -> str:
+    """Fill in `${variable}`, as the dialplan does."""
+    if "${" not in text:
+        return text
+    known = {"caller_id_number": channel.number, "caller_id_name": channel.caller_name, "uuid": channel.unique_id}
+    for name, value in (known | channel.variables).items():
+        text = text.replace("${" + name + "}", value)
+    return text

@@ -1,0 +1,38 @@
+"""Who may be called by `bridge`, and what they do."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A telephone the simulated switch can dial."""
+
+    outcome: Literal["answers", "busy", "no_answer", "unreachable", "rejects"] = "answers"
+    answer_after_s: float = 0.3
+    "How long it rings before it answers, or (busy, rejects) before it refuses."
+    hangs_up_after_s: float | None = None
+    "How long after the answer it hangs up; None: it leaves that to the caller."
+    says: bytes | str | Path = b""
+    "What it says after the answer: L16 at the call's rate, or a WAV."
+
+
+CAUSES = {
+    "busy": "USER_BUSY",
+    "no_answer": "NO_ANSWER",
+    "unreachable": "NORMAL_TEMPORARY_FAILURE",
+    "rejects": "CALL_REJECTED",
+}
+SIP_STATUS = {
+    "USER_BUSY": (486, "Busy Here"),
+    "CALL_REJECTED": (603, "Decline"),
+    "NORMAL_TEMPORARY_FAILURE": (503, "Service Unavailable"),
+}
+DIALSTATUS = {
+    "SUCCESS": "SUCCESS",
+    "USER_BUSY": "BUSY",
+    "NO_ANSWER": "NOANSWER",
+    "ORIGINATOR_CANCEL": "CANCEL",
+}
+"What `variable_DIALSTATUS` says; any other cause stands there itself."

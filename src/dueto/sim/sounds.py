@@ -1,0 +1,146 @@
+"""What a channel can play: tones, silence, files. All of it L16, little-endian, mono, cut into frames of 20 ms."""
+
+import io
+import re
+import wave
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from dueto.audio.resample import resample_all
+
+FRAME_S: Final = 0.02
+_TONE = re.compile(r"%\((\d+),\s*(\d+),\s*([\d.,\s]+)\)")
+_LOOPS = re.compile(r"(?:^|;)\s*(?:L|loops)=(-?\d+)")
+_RAW = re.compile(r"\.r(8|16|24|32|48|64)$")
+
+
+class NoSuchSound(Exception):
+    """There is nothing of that name, or nothing in it can be played."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that exists only inside the simulated switch; the audio module writes them."""
+
+    data: bytes
+    rate_hz: int = 0
+    "Of headerless L16; 0: the data begins with a WAV header."
+
+
+class Sound:
+    """Something being played: a piece of audio, once or over and over, read frame by frame."""
+
+    __slots__ = ("_cycle", "_frame_bytes", "_left", "_position", "played_bytes")
+
+    def __init__(self, cycle: bytes, frame_bytes: int, *, loops: int = 1) -> None:
+        """`loops` of -1: for ever."""
+        self._cycle = cycle
+        self._frame_bytes = frame_bytes
+        self._left: float = len(cycle) * loops if loops >= 0 else float("inf")
+        self._position = 0
+        self.played_bytes = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether all of it has been read."""
+        return self._left <= 0 or not self._cycle
+
+    def read(self) -> bytes:
+        """Return the next frame; the last one is filled up with silence."""
+        want = int(min(self._frame_bytes, self._left))
+        frame = self._cycle[self._position : self._position + want]
+        while len(frame) < want:
+            frame += self._cycle[: want - len(frame)]
+        self._position = (self._position + want) % len(self._cycle)
+        self._left -= want
+        self.played_bytes += want
+        return frame.ljust(self._frame_bytes, b"\0")
+
+
+def frame_bytes(rate_hz: int) -> int:
+    """Return the size of 20 ms of L16 mono."""
+    return rate_hz // 50 * 2
+
+
+def tone(rate_hz: int, seconds: float, *frequencies_hz: float, level: float = 0.25) -> bytes:
+    """Return a tone of one or more frequencies; `level` of each is a fraction of full scale."""
+    at = np.arange(int(rate_hz * seconds)) / rate_hz
+    wave_sum = sum((np.sin(2 * np.pi * f * at) for f in frequencies_hz), start=np.zeros_like(at))
+    return np.clip(wave_sum * level * 32767, -32768, 32767).astype("<i2").tobytes()
+
+
+def read_wav(data: bytes, rate_hz: int) -> bytes:
+    """Return a WAV's audio as L16 mono at `rate_hz`; of several channels the first.
+
+    Raises: NoSuchSound: it is no 16-bit PCM WAV.
+    """
+    try:
+        with wave.open(io.BytesIO(data)) as file:
+            channels, width, source_hz = file.getnchannels(), file.getsampwidth(), file.getframerate()
+            pcm = file.readframes(file.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise NoSuchSound(f"not a WAV: {error}") from None
+    if width != 2:
+        raise NoSuchSound(f"a WAV of {8 * width} bits; 16 are wanted")
+    if channels > 1:
+        pcm = np.frombuffer(pcm, "<i2")[::channels].tobytes()
+    return resample_all(pcm, source_hz, rate_hz)
+
+
+def load(source: "bytes | str | Path", rate_hz: int) -> bytes:
+    """Return what a caller is to say: L16 bytes are taken as they are, a path is read as a WAV.
+
+    Raises: NoSuchSound: no such file, or no WAV.
+    """
+    if isinstance(source, bytes):
+        return source
+    try:
+        return read_wav(Path(source).read_bytes(), rate_hz)
+    except OSError as error:
+        raise NoSuchSound(str(error)) from None
+
+
+def open_sound(name: str, rate_hz: int, files: Mapping[str, StoredFile]) -> Sound:
+    """Open what `playback` names: `silence_stream://MS`, `tone_stream://...`, a stored file or one on disk.
+
+    Raises: NoSuchSound: the switch would say FILE NOT FOUND.
+    """
+    size = frame_bytes(rate_hz)
+    scheme, _, rest = name.partition("://")
+    if scheme == "silence_stream":
+        milliseconds = int(rest.partition(",")[0] or 0)
+        if milliseconds < 0:
+            return Sound(bytes(size), size, loops=-1)
+        return Sound(bytes(rate_hz * milliseconds // 1000 * 2), size)
+    if scheme == "tone_stream":
+        return Sound(_tone_cycle(rest, rate_hz), size, loops=_tone_loops(rest))
+    if (stored := files.get(name)) is not None:
+        if not stored.rate_hz:
+            return Sound(read_wav(stored.data, rate_hz), size)
+        return Sound(resample_all(stored.data[: len(stored.data) & ~1], stored.rate_hz, rate_hz), size)
+    if (raw := _RAW.search(name)) is not None:
+        try:
+            data = Path(name).read_bytes()
+        except OSError as error:
+            raise NoSuchSound(str(error)) from None
+        return Sound(resample_all(data, int(raw[1]) * 1000, rate_hz), size)
+    return Sound(load(Path(name), rate_hz), size)
+
+
+def _tone_cycle(text: str, rate_hz: int) -> bytes:
+    cycle = b""
+    for on_ms, off_ms, frequencies in _TONE.findall(text):
+        parts = [float(part) for part in frequencies.split(",") if part.strip()]
+        cycle += tone(rate_hz, int(on_ms) / 1000, *parts) + bytes(rate_hz * int(off_ms) // 1000 * 2)
+    if not cycle:
+        raise NoSuchSound(f"no tone in {text!r}")
+    return cycle
+
+
+def _tone_loops(text: str) -> int:
+    found = _LOOPS.search(text)
+    return int(found[1]) if found else 1
