@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
+from typing import cast
 
 from dueto.wire.esl import Decoder, Event
 
@@ -104,7 +105,7 @@ def recorded_events() -> list[bytes]:
         for stream in streams.values():
             for message in Decoder().feed(stream):
                 if isinstance(message, Event) and message.name in KINDS and not message.body_bytes:
-                    content = message.raw[1:]
+                    content = message.raw.strip(b"\n") + b"\n\n"
                     found.append(b"Content-Length: %d\nContent-Type: text/event-plain\n\n" % len(content) + content)
     return found
 
@@ -126,7 +127,7 @@ def tick(port: int, calls: int, ticks: int) -> None:
     blocks = recorded_events()
     connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(calls)]
     for connection in connections:
-        connection.recv(1)  # the reader's sign that all have been accepted and its clock runs
+        assert connection.recv(1)  # the reader's sign that all have been accepted and its clock runs
     due, at = time.monotonic(), 0
     for _ in range(ticks):
         for connection in connections:
@@ -147,9 +148,8 @@ async def on_the_loop(factory: Callable[[], Reader], calls: int, ticks: int) -> 
 
     class Counted(factory):  # type: ignore[misc,valid-type]
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
             readers.append(self)
-            transports.append(transport)
+            transports.append(cast(asyncio.Transport, transport))  # uvloop's derives from no asyncio class
             if len(readers) == calls:
                 accepted.set()
 

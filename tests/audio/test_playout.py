@@ -1,5 +1,7 @@
 """The playout ledger, case by case. Times are exact: nothing here waits."""
 
+from weakref import ref
+
 import pytest
 
 from dueto.audio.playout import GIVE_WAY_S, HOLD_S, MAX_OPEN, Playout, Utterance
@@ -212,6 +214,29 @@ def test_an_abandoned_utterance_gives_way_and_goes_on_afterwards() -> None:
     assert sent == [audio(20, 3)] + [audio(20, 1)] * 5
 
 
+def test_those_who_gave_way_keep_their_order() -> None:
+    playout = Playout(8000)
+    first, ready, last = playout.open(live=True), spoken(playout, 20, 2), playout.open(live=True)
+    assert playout.due(0.0) == []
+    assert playout.due(GIVE_WAY_S) == [audio(20, 2)]
+    assert playout.heard_at(ready) == pytest.approx(GIVE_WAY_S + 0.02)
+    playout.add(last, audio(20, 3))
+    playout.add(first, audio(20, 1))
+    playout.finish(first)
+    assert playout.due(GIVE_WAY_S + 0.01) == [audio(20, 1), audio(20, 3)]
+
+
+def test_an_utterance_that_was_heard_is_not_kept() -> None:
+    playout = Playout(8000)
+    utterance = spoken(playout, 100)
+    playout.due(0.0)
+    gone = ref(utterance)
+    del utterance
+    assert gone() is not None
+    playout.due(0.2)
+    assert gone() is None
+
+
 def test_an_unfinished_utterance_keeps_its_turn_while_nobody_else_waits() -> None:
     playout = Playout(8000)
     first = playout.open(live=True)
@@ -231,6 +256,7 @@ def test_a_late_live_utterance_drops_its_oldest_audio_and_counts_it() -> None:
         playout.add(live, audio(20, n))
     assert live.dropped_ms == playout.dropped_ms == 100
     assert live.queued_ms == live.waiting_ms == 2000
+    assert playout.waiting_ms == 2400
     sent = play(playout, 0.0, 3.0)
     assert sent[20:] == [audio(20, n) for n in range(5, 105)]
 
@@ -281,6 +307,15 @@ def test_a_clear_that_drops_what_was_sent_counts_only_what_was_heard() -> None:
     after = spoken(playout, 100, 9)
     assert playout.due(0.08) == [audio(20, 9)] * 5
     assert playout.heard_ms(after, 0.09) == 10
+
+
+@pytest.mark.parametrize("drops_sent", [True, False])
+def test_a_clear_tells_of_the_oldest_first_even_where_turns_changed(drops_sent: bool) -> None:
+    playout = Playout(8000)
+    abandoned, overtook = playout.open(), spoken(playout, 400)
+    playout.due(0.0)
+    assert len(playout.due(GIVE_WAY_S)) == 8
+    assert [hit for hit, _ in playout.clear(GIVE_WAY_S, drops_sent=drops_sent)] == [abandoned, overtook]
 
 
 def test_a_clear_that_cannot_drop_counts_what_was_sent_as_heard() -> None:

@@ -160,7 +160,9 @@ class Ledger(RuleBasedStateMachine):
                 end = self.playout.heard_at(utterance)
                 if end is not None and said.heard:
                     assert end == pytest.approx(said.heard[-1][1])
-        assert self.playout.idle(self.now) <= (self.far_end <= self.now + 1e-9)
+        waiting_ms = sum(said.utterance.waiting_ms for said in self.said)
+        assert self.playout.waiting_ms == pytest.approx(waiting_ms, abs=len(self.said))
+        assert self.playout.idle(self.now) <= (self.far_end <= self.now + 1e-6)
 
     def teardown(self) -> None:
         """Whatever happened before: what is finished is heard to its end, nothing lost."""

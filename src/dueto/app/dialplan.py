@@ -1,11 +1,11 @@
 """What `dueto dialplan` prints: how the switch hands a call to this gateway, safe when the gateway is away.
 
-Facts about the switch: `socket HOST:PORT` returns when nobody listens, and the dialplan goes on; it also goes on when the
-gateway gives the call back. A stream survives both, so the fall-back stops it first.
+Facts about the switch: `socket HOST:PORT` returns when nobody listens, and the dialplan goes on; it also goes on when
+the gateway gives the call back. A stream survives both, so the fall-back stops it first.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
@@ -75,7 +75,7 @@ def fusionpbx_rows(settings: Settings, *, media_only: bool, number: str = "5000"
     tables = []
     secret = f"${{global_getvar({SECRET_VARIABLE})}}"
     for extension in _extensions(settings, media_only, number, secretary, secret):
-        rows = [("Tag", "Type", "Data", "Break", "Inline", "Group", "Order")]
+        rows: list[tuple[str, ...]] = [("Tag", "Type", "Data", "Break", "Inline", "Group", "Order")]
         entries = [("condition", field, expression) for field, expression in extension.conditions]
         entries += [(line.tag, line.application, line.data) for line in extension.lines]
         rows += [(*entry, "", "", "0", str(order * 10)) for order, entry in enumerate(entries, start=1)]
@@ -132,9 +132,9 @@ def _extensions(
     settings: Settings, media_only: bool, number: str, secretary: str, secret: str
 ) -> tuple[_Extension, ...]:
     if not re.fullmatch(r"[A-Za-z0-9*#+_-]{1,32}", number):
-        raise SettingsError(f"the number that callers dial: expected digits, not {ascii(number)}")
+        raise SettingsError(f"the number that callers dial: expected digits, not {number!a}")
     if not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", secretary):
-        raise SettingsError(f"the routing key: expected letters, digits and . _ ~ -, not {ascii(secretary)}")
+        raise SettingsError(f"the routing key: expected letters, digits and . _ ~ -, not {secretary!a}")
     dialled = ("destination_number", f"^{re.escape(number)}$")
     if not media_only:
         return (_Extension("dueto", (dialled,), (*_dual(settings, secretary, secret), *_fallback(settings))),)
@@ -157,11 +157,6 @@ def _dual(settings: Settings, secretary: str, secret: str) -> Iterator[_Line]:
         f"{_switch_dials(settings)} async full",
         "The control leg: the gateway has the call from here on. With nobody there the next line runs.",
     )
-    yield _Line(
-        "set",
-        "dueto_state=fallback",
-        "Only reached when the gateway is away, went away, or gave the call back; dueto_result tells why.",
-    )
 
 
 def _media_only(settings: Settings, secretary: str, secret: str) -> Iterator[_Line]:
@@ -177,6 +172,7 @@ def _media_only(settings: Settings, secretary: str, secret: str) -> Iterator[_Li
 def _while_talking(settings: Settings) -> Iterator[_Line]:
     yield _Line("sleep", str(_AGAIN_MS), "The stream is there: the caller talks with the agent. Look again soon.")
     yield _Line("transfer", _TALKING)
+    yield _Line("sched_cancel", "${uuid}", tag="anti-action")
     for line in _fallback(settings):
         yield _Line(line.application, line.data, line.why, "anti-action")
 
@@ -202,6 +198,11 @@ def _start_stream(settings: Settings, secretary: str, secret: str) -> Iterator[_
 
 
 def _fallback(settings: Settings) -> Iterator[_Line]:
+    yield _Line(
+        "set",
+        "dueto_state=fallback",
+        "Only reached when the gateway is away, went away, or gave the call back; dueto_result tells why.",
+    )
     yield _Line(
         "set",
         "dueto_stopped=${uuid_audio_stream(${uuid} stop)}",
@@ -253,9 +254,9 @@ def _reachable(address: Address, otherwise: str) -> Address:
     return address
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    rows = [rows[0], tuple("-" * width for width in widths), *rows[1:]]
+    ruled = [rows[0], tuple("-" * width for width in widths), *rows[1:]]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in ruled
     )

@@ -1,26 +1,22 @@
-"""The journal: the one place a call tells what happens to it, for logs, metrics and whoever else listens."""
+"""Where the journal of the calls goes: to the log, and to whoever else listens."""
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import structlog
 
 from dueto.app.logs import call_logger
+from dueto.call.house import Journal
+
+__all__ = ["Fields", "Journal", "LogJournal", "fan_out"]
 
 Fields = Mapping[str, object]
 
 
-class Journal(Protocol):
-    """Hears every event of every call. Called on the loop: never blocks."""
-
-    def __call__(self, unique_id: str, event: str, fields: Fields) -> None:
-        """Take one event; `unique_id` is empty where there is no call (yet)."""
-        ...
-
-
-_WARNINGS = frozenset({"pairing_late", "media_lost", "control_lost", "refused", "protocol_error"})
-_ERRORS = frozenset({"agent_failed"})
-_DETAILS = frozenset({"custom"})
+_WARNINGS = frozenset(
+    {"pairing_late", "media_missing", "media_lost", "control_lost", "control_not_full", "refused", "protocol_error"}
+)
+_ERRORS = frozenset({"agent_failed", "task_failed"})
+_DETAILS = frozenset({"custom", "media_text", "hangup_delivered"})
 _TAKEN = frozenset({"event", "level", "ts", "call", "exc_info"})
 
 

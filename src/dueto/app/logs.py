@@ -68,4 +68,4 @@ def _redact(_logger: object, _method: str, line: MutableMapping[str, Any]) -> Mu
 
 def _render_json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
     ordered = {key: line[key] for key in _FIRST if key in line}
-    return msgspec.json.encode(ordered | line).decode()
+    return msgspec.json.encode({**ordered, **line}).decode()

@@ -72,6 +72,7 @@ class Metrics:
         self._causes = counter("hangup_causes", "Hangups, by the switch's cause.", "cause")
         self._frames = counter("frames", "Audio frames, by direction.", "direction")
         self._dropped = counter("audio_dropped_seconds", "Audio that was thrown away because it was late.")
+        self._odd = counter("odd_messages", "Audio messages of another size than the stream's rate says.")
         self._underruns = counter("underruns", "Gaps in the agent's voice.")
         self._said = counter("speech_seconds", "Speech of agents: queued, and heard by the caller.", "part")
         self._interruptions = counter("interruptions", "Sentences of agents that were cut off.")
@@ -105,6 +106,7 @@ class Metrics:
             "media_resumed": lambda *_: self._back.labels("media").inc(),
             "control_lost": self._control_lost,
             "hungup": self._hungup,
+            "hangup_delivered": self._hangup_delivered,
             "agent_failed": lambda _, fields: self._count(self._agent_failed, error=_kind(fields.get("error"))),
             "refused": lambda _, fields: self._count(self._refused, leg=fields.get("leg"), reason=fields.get("reason")),
             "protocol_error": lambda _, fields: self._count(self._protocol, leg=fields.get("leg")),
@@ -115,8 +117,8 @@ class Metrics:
     def journal(self, unique_id: str, event: str, fields: Fields) -> None:
         """Count one event; one that no metric speaks of is passed over."""
         live = self._live.get(unique_id)
-        if live is not None and event in _OUTCOMES:
-            live.facts.add(event)
+        if live is not None and event in _OUTCOMES and not (event == "agent_finished" and "hungup" in live.facts):
+            live.facts.add(event)  # an agent that returns because of the hangup has not ended the call
         handler = self._handlers.get(event)
         if handler is not None:
             handler(unique_id, fields)
@@ -181,10 +183,13 @@ class Metrics:
     def _hungup(self, unique_id: str, fields: Fields) -> None:
         self._count(self._witness, witness=fields.get("witness"))
         self._count(self._causes, cause=fields.get("cause"))
+        self._hangup_delivered(unique_id, fields)
+        self._enter(unique_id, "ending")
+
+    def _hangup_delivered(self, _unique_id: str, fields: Fields) -> None:
         to_agent_ms = _number(fields, "to_agent_ms")
         if to_agent_ms is not None:
             self._to_agent.observe(to_agent_ms / 1000)
-        self._enter(unique_id, "ending")
 
     def _has_returned(self, unique_id: str, fields: Fields) -> None:
         self._count(self._returned, result=fields.get("result"))
@@ -199,6 +204,7 @@ class Metrics:
         self._frames.labels("up").inc(_number(fields, "frames_up") or 0)
         self._frames.labels("down").inc(_number(fields, "frames_down") or 0)
         self._dropped.inc((_number(fields, "dropped_ms") or 0) / 1000)
+        self._odd.inc(_number(fields, "odd_messages") or 0)
         self._underruns.inc(_number(fields, "underruns") or 0)
 
     def _count(self, counter: Counter, **labels: object) -> None:

@@ -15,7 +15,8 @@ _SECRET_KEYS = re.compile(
 )
 _DIGIT_KEYS = re.compile(r"(^|_)(digits?|dtmf|pin)$", re.IGNORECASE)
 _SECRET_IN_TEXT = re.compile(
-    r"(\b(?:token|secret|password|api_?key)\b[\"']?\s*[=:]\s*[\"']?)[^\s&\"'<>,;]+|(\bauthorization:\s*\w+\s+|^auth )\S+",
+    r"(\b(?:token|secret|password|api_?key)\b[\"']?\s*[=:]\s*[\"']?)[^\s&\"'<>,;]+"
+    r"|(\bauthorization:\s*\w+\s+|^auth )\S+",
     re.IGNORECASE,
 )
 # Controls (C0, DEL, C1), line separators, marks that turn the direction of the text around, halves of surrogate pairs.

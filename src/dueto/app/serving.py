@@ -15,12 +15,14 @@ MIN_SECRET_CHARACTERS = 16
 MAKE_A_SECRET = 'python3 -c "import secrets; print(secrets.token_hex(16))"'
 
 
-def check_for_serving(settings: "Settings") -> None:
-    """Return if a gateway may serve with `settings`.
+def check_for_serving(settings: "Settings", *, agent_given: bool = False) -> None:
+    """Return if a gateway may serve with `settings`. With `agent_given`, `agent.use` is not asked.
 
     Raises: SettingsError: one line per problem, each with a way out.
     """
-    problems = [*_doors(settings), *_token(settings), *_media(settings), *_engine(settings), *_agent(settings)]
+    problems = [*_doors(settings), *_token(settings), *_media(settings), *_engine(settings)]
+    if not agent_given:
+        problems += _agent(settings)
     if problems:
         raise SettingsError("\n".join(problems))
 

@@ -288,10 +288,10 @@ class Playout:
 
     def idle(self, now: float) -> bool:
         """Whether the caller hears nothing and no frame waits to be sent. An open utterance may still bring more."""
-        return self._play_until <= now and not any(utterance._frames for utterance in self._order)
+        return self._play_until <= now + _DUST_S and not any(utterance._frames for utterance in self._order)
 
     def clear(self, now: float, *, drops_sent: bool) -> list[tuple[Utterance, int]]:
-        """Cut off everything that is not heard yet; return each utterance it hit with the ms of it that are heard.
+        """Cut off everything that is not heard yet; return each utterance it hit with its ms heard, by age.
 
         `drops_sent`: the far end empties its buffer too, so what was sent and not played is never heard. Otherwise it
         will be, and counts as heard; an utterance that was finished and sent to its end then goes on unhurt.
@@ -303,7 +303,8 @@ class Playout:
             self._complete(utterance, now)
         if drops_sent:
             sounding = {span.utterance for span in self._spans if not span.utterance.cleared}
-            hit = sorted(sounding.union(hit), key=lambda utterance: utterance.id)
+            hit = list(sounding.union(hit))
+        hit.sort(key=lambda utterance: utterance.id)
         result = []
         for utterance in hit:
             if not drops_sent:
@@ -402,7 +403,7 @@ class Playout:
 
     def _close_spans(self, now: float) -> None:
         """Take what is wholly heard off the list, into the utterance's own account."""
-        while self._spans and self._spans[0].end_s <= now:
+        while self._spans and self._spans[0].end_s <= now + _DUST_S:
             span = self._spans.popleft()
             span.utterance._heard += span.size
             span.utterance._ended_at = span.end_s
@@ -410,21 +411,12 @@ class Playout:
     def _put_back(self, now: float, backlog_s: float) -> None:
         """The last `backlog_s` of what was sent have not left us: none of it plays before `now`."""
         after_s = 0.0
-        at = len(self._spans) - 1
-        while at >= 0 and after_s < backlog_s:
-            span = self._spans[at]
-            length_s = span.end_s - span.start_s
+        for span in reversed(self._spans):
             late_s = now + backlog_s - after_s - span.end_s
-            if late_s > _DUST_S:
-                inside_s = backlog_s - after_s
-                if inside_s < length_s - _DUST_S:  # its beginning has left: that part keeps its time
-                    gone = min(span.size, 2 * round((length_s - inside_s) * self.rate_hz))
-                    cut_s = span.end_s - inside_s
-                    self._spans.insert(at, _Span(span.utterance, span.start_s, cut_s, gone))
-                    span.start_s = cut_s
-                    span.size -= gone
+            after_s += span.end_s - span.start_s
+            if late_s > 0:  # what of the span has left was heard before `now`: moving all of it changes no answer
                 span.start_s += late_s
                 span.end_s += late_s
-            after_s += length_s
-            at -= 1
+            if after_s >= backlog_s:
+                break
         self._play_until = max(self._play_until, now + backlog_s)

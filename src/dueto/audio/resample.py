@@ -4,7 +4,7 @@ A linear-phase polyphase low-pass (Kaiser window), 48 samples of the lower rate 
 With N the Nyquist frequency of the lower rate (4 kHz where one side is 8 kHz):
 
     pass-band    up to 0.85 N (3.4 kHz): within 0.01 dB
-    stop-band    from N on (4 kHz): at least 59 dB down, as alias (going down) and as image (going up)
+    stop-band    from N on (4 kHz): at least 58 dB down, as alias (going down) and as image (going up)
     delay        24 samples of the lower rate: 3 ms at 8 kHz, 1.5 at 16, 1 at 24, 0.75 at 32
 """
 

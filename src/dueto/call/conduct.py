@@ -119,6 +119,7 @@ class Conduct:
             raise NotCapable(f"no destination {target!r}; there are: {known}")
         began = session.house.clock()
         session.happen(phase.TransferBegan())
+        session.journal("transferring", target=target)
         try:
             result = await self.bridge(destination, timeout_s=timeout_s)
         finally:

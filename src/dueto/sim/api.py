@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dueto.sim.audio_module import FAILED, OK, USAGE, AudioStream, StreamRequest
+from dueto.sim.dialplan import actions_for, expand
 from dueto.sim.headers import Q850
 
 if TYPE_CHECKING:
@@ -110,8 +111,6 @@ def _hold(channel: "Channel", rest: str) -> bytes:
 
 
 def _transfer(channel: "Channel", rest: str) -> bytes:
-    from dueto.sim.applications import actions_for
-
     words = rest.split()
     if len(words) < 2:
         return b"-USAGE: <uuid> [-bleg|-both] <dest-exten> [<dialplan>] [<context>]\n"
@@ -177,7 +176,7 @@ def _audio_stream(channel: "Channel", rest: str) -> Result:
         done = stream.stop(_one_word(rest, 2))
         if done.done():
             return OK
-        done.add_done_callback(lambda _: answer.done() or answer.set_result(OK))
+        done.add_done_callback(lambda _: _answer(answer, OK))
         return answer
     if verb == "send_text" and len(words) > 2:
         stream.send_text(_one_word(rest, 2))
@@ -236,17 +235,28 @@ def _echo(_channel: "Channel", rest: str) -> bytes:
     return rest.encode() or NO_REPLY
 
 
+def _eval(channel: "Channel", rest: str) -> bytes:
+    """Fill in variables; of a channel's own, asked for by `uuid:`, a real switch was seen to answer nothing."""
+    return NO_REPLY if rest.startswith("uuid:") else expand(channel, rest).encode() or NO_REPLY
+
+
 def _msleep(channel: "Channel", rest: str) -> Result:
     answer: asyncio.Future[bytes] = channel.core.loop.create_future()
     milliseconds = int(rest) if rest.isdigit() else 0
-    channel.core.loop.call_later(milliseconds / 1000, lambda: answer.done() or answer.set_result(b"+OK"))
+    channel.core.loop.call_later(milliseconds / 1000, _answer, answer, b"+OK")
     return answer
+
+
+def _answer(future: asyncio.Future[bytes], output: bytes) -> None:
+    if not future.done():
+        future.set_result(output)
 
 
 _Run = Callable[["Channel", str], Result]
 _COMMANDS: dict[str, _Run] = {
     "create_uuid": _create_uuid,
     "echo": _echo,
+    "eval": _eval,
     "expr": _expr,
     "msleep": _msleep,
     "status": _status,

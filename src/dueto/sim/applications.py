@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dueto.sim.bridge import bridge
 from dueto.sim.control import ControlConnection
+from dueto.sim.dialplan import actions_for, expand
 from dueto.sim.sounds import NoSuchSound, open_sound
 
 if TYPE_CHECKING:
@@ -74,23 +75,6 @@ async def transfer(channel: "Channel", argument: str) -> bool:
     return True
 
 
-def actions_for(channel: "Channel", words: list[str]) -> "list[Action]":
-    """Return what `EXTENSION [DIALPLAN [CONTEXT]]`, or `'app:arg' inline`, would run."""
-    text = " ".join(words)
-    if words and words[-1].lower() == "inline":
-        inline = text[: -len("inline")].strip().strip("'")
-        if inline.startswith("m:"):  # m:X: says which character stands between two actions
-            inline, mark = inline[4:], inline[2]
-        else:
-            mark = ","
-        pairs = (part.partition(":") for part in inline.split(mark))
-        return [(name.strip(), argument) for name, _, argument in pairs if name.strip()]
-    extension = words[0] if words else ""
-    channel.destination = extension or channel.destination
-    channel.profile_changed()
-    return list(channel.core.extensions.get(extension, ()))
-
-
 async def playback(channel: "Channel", argument: str) -> bool:
     try:
         sound = open_sound(argument, channel.rate_hz, channel.core.files)
@@ -102,7 +86,7 @@ async def playback(channel: "Channel", argument: str) -> bool:
     channel.emit("PLAYBACK_START", told)
     outer, channel.playing = channel.playing, sound
     try:
-        whole = await channel.attend(lambda: sound.over)
+        whole = await channel.attend(sound.is_over)
     finally:
         channel.playing = outer
     samples = sound.played_bytes // 2
@@ -123,7 +107,7 @@ async def socket(channel: "Channel", argument: str) -> bool:
     """Connect to a gateway and serve it until it goes, the channel ends or is transferred."""
     hosts, *flags = argument.split() or [""]
     core = channel.core
-    faults = core.faults
+    faults = channel.faults
     if await _held_up(channel, faults.control_late_s, wait_for_stream=faults.first == "media"):
         return True
     control: ControlConnection | None = None
@@ -220,13 +204,3 @@ async def run_dialplan(channel: "Channel", actions: "list[Action]") -> None:
     channel.report()
     for control in tuple(channel.controls):
         control.channel_gone()
-
-
-def expand(channel: "Channel", text: str) -> str:
-    """Fill in `${variable}`, as the dialplan does."""
-    if "${" not in text:
-        return text
-    known = {"caller_id_number": channel.number, "caller_id_name": channel.caller_name, "uuid": channel.unique_id}
-    for name, value in (known | channel.variables).items():
-        text = text.replace("${" + name + "}", value)
-    return text

@@ -1,8 +1,6 @@
 """The audio module of the simulated switch: a WebSocket client that carries the caller's voice to a gateway."""
 
 import asyncio
-import base64
-import binascii
 import json
 import re
 from collections import deque
@@ -16,6 +14,7 @@ from dueto.sim.counters import Counters
 from dueto.sim.doors import MediaConnection, UpgradeRefused
 from dueto.sim.downlink import Downlink
 from dueto.sim.sounds import StoredFile, frame_bytes
+from dueto.sim.stream_audio import StreamAudio, message_type, parse_stream_audio
 
 if TYPE_CHECKING:
     from dueto.sim.channel import Channel
@@ -34,8 +33,6 @@ USAGE = (
     b"[wss-url | path] [mono | mixed | stereo] [8000 | 16000] [metadata]\n"
 )
 _URL = re.compile(r"wss?://[A-Za-z0-9.-]+(:\d+)?(/.*)?")
-_EXTENSIONS = {"wav": ".wav", "mp3": ".mp3", "ogg": ".ogg", "pcmu": ".pcmu", "pcma": ".pcma"}
-_RATES = {8000: ".r8", 16000: ".r16", 24000: ".r24", 32000: ".r32", 48000: ".r48", 64000: ".r64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +89,15 @@ class AudioStream:
         self.down = Downlink(down_hz, channel.rate_hz, counters)
         self._heartbeat = int(variables.get("STREAM_HEART_BEAT", "0") or 0)
         self._timers: list[asyncio.TimerHandle] = []
-        if not core.faults.media_never:
+        if not channel.faults.media_never:
             self._task = core.spawn(self._connect(_extra_headers(variables)), f"{channel.unique_id} stream")
 
     async def _connect(self, headers: list[tuple[str, str]]) -> None:
         core = self.channel.core
-        if core.faults.first == "control" and self._owner:
-            while not any(control.parked for control in self.channel.controls):
-                await asyncio.sleep(core.frame_s)
-        if core.faults.media_late_s and self._owner:
-            await asyncio.sleep(core.faults.media_late_s)
+        if self.channel.faults.first == "control" and self._owner:
+            await self.channel.control_ready.wait()
+        if self.channel.faults.media_late_s and self._owner:
+            await asyncio.sleep(self.channel.faults.media_late_s)
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
                 await core.doors.media(self.request.url, headers, self)
@@ -119,7 +115,7 @@ class AudioStream:
     def on_open(self, connection: MediaConnection) -> None:
         core = self.channel.core
         self.connecting = False
-        if not self._attached and self._owner or not self.channel.up:
+        if (self._owner and not self._attached) or not self.channel.up:
             connection.close(1000, "Normal closure")
             return
         self._connection = connection
@@ -131,7 +127,7 @@ class AudioStream:
         self._event("connect", {"status": "connected"})
         if self._heartbeat:
             self._timers.append(core.loop.call_later(self._heartbeat, self._ping))
-        faults = core.faults
+        faults = self.channel.faults
         if faults.media_reset_after_s is not None:
             self._timers.append(core.loop.call_later(faults.media_reset_after_s, connection.abort))
         if faults.half_open in ("media", "both"):
@@ -144,11 +140,13 @@ class AudioStream:
         if self._dead or self._closing is not None:
             return
         self.channel.record.note("media", "text", size=len(text))
-        body = self._stream_audio(text)
-        if body is None:
+        core = self.channel.core
+        if core.clears and core.dialect == "audio_stream-binary" and message_type(text) in ("stopAudio", "killAudio"):
+            self.down.clear()
+        elif (message := parse_stream_audio(text)) is not None:
+            self._take_audio(message)
+        else:
             self._event("json", text)
-        elif body:
-            self._event("play", body)
 
     def on_binary(self, data: bytes) -> None:
         if self._dead or self._closing is not None:
@@ -185,38 +183,18 @@ class AudioStream:
         text = body if isinstance(body, str) else json.dumps(body, separators=(",", ":"), ensure_ascii=False)
         self.channel.emit("CUSTOM", subclass=f"mod_audio_stream::{kind}", body=text.encode("utf-8", "surrogateescape"))
 
-    def _stream_audio(self, text: str) -> "dict[str, Any] | str | None":
-        """Take a `streamAudio`; None: it is none, or a bad one. Empty: it was for the module alone."""
-        try:
-            message = json.loads(text)
-        except ValueError:
-            return None
-        if not isinstance(message, dict):
-            return None
-        streaming = self.channel.core.dialect == "audio_stream-binary"
-        if streaming and self.channel.core.clears and message.get("type") in ("stopAudio", "killAudio"):
-            self.down.clear()
-            return ""
-        data = message.get("data")
-        if message.get("type") != "streamAudio" or not isinstance(data, dict):
-            return None
-        kind, rate, encoded = data.get("audioDataType"), data.get("sampleRate"), data.get("audioData")
-        if not isinstance(encoded, str) or not (kind in _EXTENSIONS or (kind == "raw" and rate in _RATES)):
-            return None
-        try:
-            audio = base64.b64decode(encoded, validate=True)
-        except (ValueError, binascii.Error):
-            return None
-        if streaming and kind == "raw":
-            self.down.feed(resample_all(audio, int(rate), self.down.rate_hz))
-            return ""
-        extension = _RATES[rate] if kind == "raw" else _EXTENSIONS[str(kind)]
-        name = f"{self.channel.core.temp_dir}/{self.channel.unique_id}_{self._file_number}.tmp{extension}"
+    def _take_audio(self, message: StreamAudio) -> None:
+        """Play it, or keep it as a file and tell the gateway where: it depends on the build."""
+        core = self.channel.core
+        self.counters.bytes_down += len(message.audio)
+        if core.dialect == "audio_stream-binary" and message.rate_hz:
+            self.down.feed(resample_all(message.audio, message.rate_hz, self.down.rate_hz))
+            return
+        name = f"{core.temp_dir}/{self.channel.unique_id}_{self._file_number}.tmp{message.extension}"
         self._file_number += 1
         self._files.append(name)
-        self.channel.core.files[name] = StoredFile(audio, int(rate) if kind == "raw" else 0)
-        self.counters.bytes_down += len(audio)
-        return {name: value for name, value in data.items() if name != "audioData"} | {"file": name}
+        core.files[name] = StoredFile(message.audio, message.rate_hz)
+        self._event("play", message.rest | {"file": name})
 
     # -- frames up -------------------------------------------------------------------------------------------------
 
@@ -355,7 +333,7 @@ class AudioStream:
         if self._connection is not None:
             self._connection.pause_reading()
             core = self.channel.core
-            self._timers.append(core.loop.call_later(core.faults.slow_reader_s, self._read_again))
+            self._timers.append(core.loop.call_later(self.channel.faults.slow_reader_s, self._read_again))
 
     def _read_again(self) -> None:
         if self._connection is not None:
@@ -365,11 +343,13 @@ class AudioStream:
 def mixed(a: bytes, b: bytes) -> bytes:
     """Return two frames added, clipped."""
     total = np.frombuffer(a, "<i2").astype(np.int32) + np.frombuffer(b, "<i2")
-    return np.clip(total, -32768, 32767).astype("<i2").tobytes()
+    clipped: bytes = np.clip(total, -32768, 32767).astype("<i2").tobytes()
+    return clipped
 
 
 def _interleaved(left: bytes, right: bytes) -> bytes:
-    return np.stack((np.frombuffer(left, "<i2"), np.frombuffer(right, "<i2")), axis=1).tobytes()
+    both: bytes = np.stack((np.frombuffer(left, "<i2"), np.frombuffer(right, "<i2")), axis=1).tobytes()
+    return both
 
 
 def _extra_headers(variables: "dict[str, str]") -> list[tuple[str, str]]:

@@ -35,7 +35,7 @@ class BLeg:
 
     def speak(self) -> bytes | None:
         """Return what it says in this frame; None: nothing."""
-        return None if self._sound.over else self._sound.read()
+        return None if self._sound.is_over() else self._sound.read()
 
 
 def parse_dial(text: str) -> tuple[dict[str, str], list[str]]:

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dueto.sim.counters import Counters
+from dueto.sim.faults import Faults
 from dueto.sim.headers import (
     Q850,
     ChannelEvent,
@@ -27,8 +29,8 @@ STATES = {"CS_ROUTING": 2, "CS_EXECUTE": 4, "CS_HANGUP": 10, "CS_REPORTING": 11}
 _WITHOUT_VARIABLES = frozenset({"CHANNEL_STATE", "CHANNEL_CALLSTATE", "DTMF"})
 
 
-class Stirred(Protocol):
-    """Told of what happens to a channel, beyond its events."""
+class Record(Protocol):
+    """Is told of what happens to a channel."""
 
     def note(self, leg: str, name: str, **fields: Any) -> None:
         """Put something on the call's time line."""
@@ -51,13 +53,17 @@ class Channel:
         name: str,
         destination: str,
         rate_hz: int,
-        record: Stirred,
+        counters: Counters,
+        faults: Faults,
+        record: Record,
     ) -> None:
         self.core = core
         self.unique_id = unique_id
         self.number, self.caller_name, self.destination = number, name or number, destination
         self.rate_hz = rate_hz
         self.codec = "PCMU" if rate_hz == 8000 else "G722"
+        self.counters = counters
+        self.faults = faults
         self.record = record
         self.port = 5000 + core.next_session() % 60000
         self.channel_name = f"sofia/internal/{number}@127.0.0.1:{self.port}"
@@ -87,6 +93,10 @@ class Channel:
         self.b_leg: Any = None
         self.next_actions: list[tuple[str, str]] | None = None
         "Where a transfer sends the channel; the running applications end."
+        self.media_ready = asyncio.Event()
+        "Set by the answer, by early media, and by the hangup."
+        self.control_ready = asyncio.Event()
+        "Set by the first `connect`."
         self.on_hangup: list[Callable[[], None]] = []
         self._messages: deque[Message] = deque()
         self._locks = 0
@@ -204,12 +214,14 @@ class Channel:
         *,
         second: Pairs = (),
         other: Pairs = (),
+        last: Pairs = (),
         subclass: str = "",
         body: bytes = b"",
     ) -> None:
         """Fire an event to every socket that wants it.
 
-        `second` stands right behind the event's own headers, `other` behind the caller's, `extra` at the end.
+        `second` stands right behind the event's own headers, `other` behind the caller's, `last` and then `extra` at
+        the end; `extra` is put on the time line as well.
         """
         extra = tuple(extra)
         self.record.note("control", name, **dict(extra), **({"body": body} if body else {}), **_short(subclass))
@@ -219,7 +231,7 @@ class Channel:
             if not control.wants(name, subclass):
                 continue
             if event is None:
-                event = self._build(name, sequence, extra, second, other, subclass, body)
+                event = self._build(name, sequence, (*last, *extra), second, other, subclass, body)
             control.offer(event)
 
     def _build(
@@ -272,8 +284,10 @@ class Channel:
             self.set_variable("sip_term_cause", status if status == "487" else "16")
         self.hung_up_by_caller = by_caller
         self.emit("CHANNEL_HANGUP")
-        disposition = "recv_cancel" if cause == "ORIGINATOR_CANCEL" else "recv_bye" if by_caller else "send_bye"
-        self.set_variable("sip_hangup_disposition", disposition)
+        if by_caller:
+            disposition = "recv_cancel" if cause == "ORIGINATOR_CANCEL" else "recv_bye"
+            self.set_variable("sip_hangup_disposition", disposition)
+        self.media_ready.set()
         for tell in self.on_hangup:
             tell()
         self.stir()
@@ -329,6 +343,7 @@ class Channel:
             return
         self.answer_state = "answered"
         self.answered_epoch = self.core.epoch()
+        self.media_ready.set()
         self.profile_changed()
         self.emit("CHANNEL_ANSWER")
         self.set_call_state("ACTIVE")
@@ -342,6 +357,7 @@ class Channel:
             return
         self.answer_state = "early"
         self.early_epoch = self.core.epoch()
+        self.media_ready.set()
         self.profile_changed()
         self.set_variable("endpoint_disposition", "EARLY MEDIA")
         self.emit("CHANNEL_PROGRESS_MEDIA")
@@ -456,6 +472,8 @@ class Channel:
     def finish(self) -> None:
         """Fire what comes between the hangup and the end of the media."""
         self._messages.clear()
+        if not self.hung_up_by_caller:
+            self.set_variable("sip_hangup_disposition", "send_bye" if self.answered_epoch else "send_refuse")
         self.set_running_state("CS_HANGUP")
         if self.stream is not None:
             self.emit("MEDIA_BUG_STOP", second=(("Media-Bug-Function", "audio_stream"), ("Media-Bug-Target", "N/A")))
@@ -473,7 +491,7 @@ class Channel:
             data=self._last[1],
             caller_id=f'"{self.caller_name}" <{self.number}>',
         )
-        self.emit("CHANNEL_HANGUP_COMPLETE", last, second=(("Hangup-Cause", self.hangup_cause),))
+        self.emit("CHANNEL_HANGUP_COMPLETE", second=(("Hangup-Cause", self.hangup_cause),), last=last)
 
 
 def _short(subclass: str) -> dict[str, str]:

@@ -3,6 +3,8 @@
 import asyncio
 import math
 import random
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
@@ -53,7 +55,7 @@ class ControlConnection(asyncio.Protocol):
         self._looked_at = 0.0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._timers: list[asyncio.TimerHandle] = []
-        seed = self.core.faults.split_seed
+        seed = self.channel.faults.split_seed
         self._splitter = random.Random(seed) if seed is not None else None
         self._outgoing = bytearray()
         self._write_planned = False
@@ -66,7 +68,7 @@ class ControlConnection(asyncio.Protocol):
         self._looked_at = self.core.now()
         self.channel.controls.append(self)
         self.channel.record.note("control", "open")
-        faults = self.core.faults
+        faults = self.channel.faults
         self._later(PATIENCE_S, self._out_of_patience)
         if faults.control_reset_after_s is not None:
             self._later(faults.control_reset_after_s, self._reset)
@@ -115,7 +117,7 @@ class ControlConnection(asyncio.Protocol):
             silent = not self._first_seen and block.word != "connect"
             self._first_seen = True
             outcome = carry_out(self, block)
-            delay_s = self.core.faults.reply_delay_s
+            delay_s = self.channel.faults.reply_delay_s
             if isinstance(outcome, bytes) and not delay_s:
                 self._reply(b"" if silent else outcome)
                 continue
@@ -139,11 +141,28 @@ class ControlConnection(asyncio.Protocol):
         self._looked_at = self.core.now()
         self._flush()
 
+    def connected(self) -> None:
+        """`connect` was given: the channel may enter the park loop."""
+        if not self.parked:
+            self.parked = True
+            self.channel.counters.control_opened_at = self.channel.counters.control_opened_at or self.core.now()
+            self.channel.control_ready.set()
+            self.channel.stir()
+
+    def forget_events(self) -> None:
+        """Drop what waits to be sent."""
+        self._queue.clear()
+
+    def leave(self, reply: bytes) -> None:
+        """Answer `exit`, say goodbye and close."""
+        self._write(reply)
+        self.say_goodbye()
+
     # -- events ----------------------------------------------------------------------------------------------------
 
     def wants(self, name: str, subclass: str) -> bool:
         """Whether an event of this kind goes to this gateway."""
-        lost = self.core.faults.lost_events
+        lost = self.channel.faults.lost_events
         return self.open and self.events.wants(name, subclass) and name not in lost and subclass not in lost
 
     def offer(self, event: ChannelEvent) -> None:
@@ -172,9 +191,9 @@ class ControlConnection(asyncio.Protocol):
         if self._busy or self._paused or self._dead or not self.open:
             return
         down = not self.channel.up
-        if down and self.core.faults.early_linger_notice and self.linger_s is not None:
+        if down and self.channel.faults.early_linger_notice and self.linger_s is not None:
             self._notice()
-        kept = self.core.faults.nolinger_events
+        kept = self.channel.faults.nolinger_events
         if down and self.linger_s is None and kept is not None:
             while len(self._queue) > kept:
                 self._queue.pop()
@@ -235,7 +254,7 @@ class ControlConnection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._dead or self._transport is None or not data:
             return
-        glue_s = self.core.faults.glue_s
+        glue_s = self.channel.faults.glue_s
         if self._splitter is None and not glue_s:
             self._transport.write(data)
             return
@@ -260,7 +279,9 @@ class ControlConnection(asyncio.Protocol):
             self._transport.close()
 
     def _later(self, delay_s: float, call: object, *args: object) -> None:
-        self._timers = [timer for timer in self._timers if not timer.cancelled() and timer.when() > self.core.loop.time()]
+        self._timers = [
+            timer for timer in self._timers if not timer.cancelled() and timer.when() > self.core.loop.time()
+        ]
         self._timers.append(self.core.loop.call_later(delay_s, call, *args))  # type: ignore[arg-type]
 
     def _reset(self) -> None:
@@ -276,7 +297,7 @@ class ControlConnection(asyncio.Protocol):
     def _read_nothing(self) -> None:
         if self._transport is not None and self.open:
             self._transport.pause_reading()
-            self._later(self.core.faults.slow_reader_s, self._read_again)
+            self._later(self.channel.faults.slow_reader_s, self._read_again)
 
     def _read_again(self) -> None:
         if self._transport is not None and self.open:
@@ -297,9 +318,6 @@ def _xml(event: ChannelEvent) -> bytes:
 
 def _make_reset(transport: asyncio.Transport) -> None:
     """Have the end of a TCP connection be a RST. Memory pipes do so by themselves."""
-    import socket
-    import struct
-
     sock = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from dueto.clock import Clock
 from dueto.sim.doors import Doors
-from dueto.sim.faults import NO_FAULTS, Faults
 from dueto.sim.sounds import StoredFile
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ class Core:
     clears: bool = False
     "Whether the streaming dialect knows `stopAudio` and `killAudio`."
     record: bool = True
-    faults: Faults = NO_FAULTS
     session: int = 0
     channels: "dict[str, Channel]" = field(default_factory=dict)
     b_legs: "dict[str, BLeg]" = field(default_factory=dict)

@@ -70,9 +70,7 @@ class Doors(Protocol):
         """
         ...
 
-    async def media(
-        self, url: str, headers: HttpHeaders, listener: MediaListener
-    ) -> MediaConnection:
+    async def media(self, url: str, headers: HttpHeaders, listener: MediaListener) -> MediaConnection:
         """Open a WebSocket. Cancelling gives the attempt up. `listener.on_open` has been called when this returns.
 
         Raises: OSError: nobody listens there. UpgradeRefused: no 101.
@@ -84,16 +82,14 @@ class TcpDoors:
     """Real sockets; WebSockets by picows."""
 
     def __init__(self, *, upgrade_late_s: float = 0.0) -> None:
-        """`upgrade_late_s`: how long the module waits between TCP connect and upgrade request; it gives up after 1 s."""
+        """`upgrade_late_s`: how long the module waits between TCP and upgrade request; it gives up after 1 s."""
         self._upgrade_late_s = upgrade_late_s
 
     async def control(self, host: str, port: int, protocol: asyncio.Protocol) -> asyncio.BaseTransport:
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, host, port)
         return transport
 
-    async def media(
-        self, url: str, headers: HttpHeaders, listener: MediaListener
-    ) -> MediaConnection:
+    async def media(self, url: str, headers: HttpHeaders, listener: MediaListener) -> MediaConnection:
         try:
             transport, _ = await ws_connect(
                 lambda: _Listener(listener),
@@ -155,7 +151,7 @@ def _code(frame: WSFrame) -> int:
     return code.value if isinstance(code, WSCloseCode) else code
 
 
-class _Listener(WSListener):  # type: ignore[misc]
+class _Listener(WSListener):
     """picows callbacks to a MediaListener: fragments joined, CLOSE answered with its own code."""
 
     def __init__(self, listener: MediaListener) -> None:
@@ -227,9 +223,7 @@ class MemoryDoors:
         ours, _theirs = pipe(protocol, self._control(), faults=self._faults)
         return ours
 
-    async def media(
-        self, url: str, headers: HttpHeaders, listener: MediaListener
-    ) -> MediaConnection:
+    async def media(self, url: str, headers: HttpHeaders, listener: MediaListener) -> MediaConnection:
         if self._media is None:
             raise ConnectionRefusedError(111, "Connection refused")
         return await self._media(url, headers, listener)

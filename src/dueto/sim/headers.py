@@ -7,6 +7,7 @@ An event has about 150 headers and most don't change between two events of a cal
 import time
 from collections.abc import Iterable
 from functools import cached_property
+from xml.sax.saxutils import escape
 
 from dueto.wire.esl import quote
 
@@ -100,6 +101,15 @@ class ChannelEvent:
         inner = b"".join(piece.encoded for piece in self._pieces)
         inner += b"Content-Length: %d\n\n" % len(self.body) + self.body if self.body else b"\n"
         return b"Content-Length: %d\nContent-Type: text/event-plain\n\n" % len(inner) + inner
+
+    @cached_property
+    def xml(self) -> bytes:
+        """The event in the XML format, as a block of the socket: values URL-encoded inside the elements."""
+        lines = [f"    <{name}>{quote(value.encode()).decode()}</{name}>" for name, value in self.pairs]
+        body = self.body.decode("utf-8", "replace")
+        tail = f"  <Content-Length>{len(self.body)}</Content-Length>\n  <body>{escape(body)}</body>\n" if body else ""
+        inner = "\n".join(("<event>", "  <headers>", *lines, "  </headers>", f"{tail}</event>")).encode()
+        return b"Content-Length: %d\nContent-Type: text/event-xml\n\n" % len(inner) + inner
 
 
 def event_piece(name: str, epoch: float, sequence: int, first: Pairs = ()) -> Piece:

@@ -44,8 +44,7 @@ class Sound:
         self._position = 0
         self.played_bytes = 0
 
-    @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether all of it has been read."""
         return self._left <= 0 or not self._cycle
 

@@ -133,9 +133,7 @@ class Subscriptions:
             if header.lower() == "all":
                 self.filters.clear()
             else:
-                self.filters = [
-                    pair for pair in self.filters if pair[0] != header or (value and pair[1] != value)
-                ]
+                self.filters = [pair for pair in self.filters if pair[0] != header or (value and pair[1] != value)]
             return f"+OK filter deleted. [{header}][{value}]"
         if len(words) < 2:
             return "-ERR invalid syntax"

@@ -15,9 +15,7 @@ CATCH_UP_S: Final = 1.0
 class Ticker:
     """Calls every member once per frame. Members are spread over the frame, so that they don't all send at once."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Clock, *, frame_s: float = 0.02, slots: int = 4
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, *, frame_s: float = 0.02, slots: int = 4) -> None:
         self._loop, self._clock = loop, clock
         self._slots: list[dict[int, Callable[[], None]]] = [{} for _ in range(slots)]
         self._step_s = frame_s / slots

@@ -78,7 +78,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         who = "; ".join(waiting) or "nobody"
         return f"at {self._virtual_now:.3f} s nothing is ready and no timer is set; waiting: {who}"
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> "asyncio.Future[T]":
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> "asyncio.Future[T]":
         future = super().run_in_executor(executor, func, *args)
         self.working_threads += 1
         future.add_done_callback(self._thread_done)

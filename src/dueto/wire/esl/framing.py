@@ -56,10 +56,11 @@ class Decoder:
         """
         if self._fault:
             raise BrokenStream(self._fault, ())
-        self._inbox.feed(data)
+        inbox = self._inbox
+        inbox.feed(data)
         messages: list[Message] = []
         try:
-            while (message := self._next()) is not None:
+            while inbox and (message := self._next()) is not None:
                 messages.append(message)
         except RemoteProtocolError as error:
             self._fault = str(error)
@@ -74,6 +75,9 @@ class Decoder:
 
     def _next(self) -> Message | None:
         if not self._head:
+            content = self._inbox.plain_event()
+            if content is not None:
+                return Event.from_content(content)
             head = self._inbox.head()
             if head is None:
                 return None

@@ -70,24 +70,22 @@ class Event(Block):
         The outer block has framed it already, so a line without a colon can do no harm here: it is no header.
         Raises: RemoteProtocolError: the event has no end of headers, or its body is not as long as it says.
         """
-        newline = content.find(b"\n", 1)
-        if newline > 0 and content[newline - 1] == 0x0D:
-            head, blank, body = content.partition(b"\n\r\n")
-            content = (head + b"\n").replace(b"\r\n", b"\n") + (b"\n" + body if blank else b"")
         # The switch writes Content-Length right before a body and only there (`switch_event.c`). It is searched from
         # behind: looking for the blank line, two bytes that are half there in every line, would cost ten times that.
-        if content.rfind(b"\nContent-Length:") < 0:
-            if not content.endswith(b"\n\n"):
-                raise RemoteProtocolError("event without an end of headers")
+        if content.rfind(b"\nContent-Length:") < 0 and content.endswith(b"\n\n"):
             return cls(content, len(content) - 2)
         end = content.find(b"\n\n")
-        if end < 0:
+        crlf = content.find(b"\n\r\n", 0, len(content) if end < 0 else end + 1)
+        if crlf >= 0:
+            head, body = content[: crlf + 1].replace(b"\r\n", b"\n"), content[crlf + 3 :]
+        elif end >= 0:
+            head, body = content[: end + 1], content[end + 2 :]
+        else:
             raise RemoteProtocolError("event without an end of headers")
-        body = content[end + 2 :]
-        length = content[:end].rpartition(b"\nContent-Length:")[2].partition(b"\n")[0].strip()
+        length = head.rpartition(b"\nContent-Length:")[2].partition(b"\n")[0].strip()
         if body and length != b"%d" % len(body):  # the last one: `sendevent` can bring one of its own before it
             raise RemoteProtocolError(f"event body of {len(body)} bytes, Content-Length {length[:40]!r}")
-        return cls(content[: end + 1], end, body)
+        return cls(head, len(head) - 1, body)
 
     @classmethod
     def from_items(cls, items: Iterable[tuple[str, str]], body: bytes = b"") -> "Event":

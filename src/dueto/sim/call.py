@@ -1,0 +1,251 @@
+"""One simulated call: what was said, heard and done on both legs, on one time line."""
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dueto.sim.applications import run_dialplan
+from dueto.sim.audio_module import AudioStream, StreamRequest, mixed
+from dueto.sim.caller import Caller, Line
+from dueto.sim.channel import Channel
+from dueto.sim.counters import Counters
+from dueto.sim.faults import Faults
+from dueto.sim.sounds import frame_bytes
+
+if TYPE_CHECKING:
+    from dueto.sim.core import Action, Core
+
+
+class Happening(NamedTuple):
+    """One entry of a call's time line."""
+
+    at: float
+    "Seconds on the switch's clock."
+    leg: str
+    "`control`, `media`, `caller` or `switch`."
+    name: str
+    fields: dict[str, Any]
+
+
+class SimCall:
+    """A call on its way through the switch. Made by `Switch.place`."""
+
+    def __init__(self, core: "Core", caller: Caller, actions: "list[Action]", unique_id: str, faults: Faults) -> None:
+        self._core = core
+        self.caller = caller
+        self.unique_id = unique_id
+        self.rate_hz = caller.rate_hz
+        self.placed_at = core.now()
+        self.counters = Counters()
+        self.events: list[Happening] = []
+        "Everything that happened, in order; empty where the switch was told not to record."
+        self.bridged_to = ""
+        "The Unique-ID of the leg the caller was connected with last."
+        self.ended_in = ""
+        "The dialplan's last application, for a call whose gateway let it go."
+        self.error: Exception | None = None
+        "What the caller's script raised."
+        self.line = Line(self)
+        self._said: list[bytes | None] = []
+        self._heard: list[bytes | None] = []
+        self._b_heard: list[bytes] = []
+        self._over = asyncio.Event()
+        self._released = asyncio.Event()
+        self._second_stream: AudioStream | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self.channel = Channel(
+            core,
+            unique_id,
+            number=caller.number,
+            name=caller.name,
+            destination=caller.destination,
+            rate_hz=caller.rate_hz,
+            counters=self.counters,
+            faults=faults,
+            record=self,
+        )
+        for name, value in caller.variables:
+            self.channel.set_variable(name, value)
+        self.channel.on_hangup.append(self._hung_up)
+        self._task = core.spawn(self._live(actions), f"{unique_id} dialplan")
+        self._script: asyncio.Task[None] | None = None
+
+    # -- what a test asks ------------------------------------------------------------------------------------------
+
+    @property
+    def hangup_cause(self) -> str:
+        """Why it ended, in the switch's words; empty while it lives."""
+        return self.channel.hangup_cause
+
+    @property
+    def hung_up_at(self) -> float:
+        """When somebody hung up (the caller's BYE, or the switch's command); 0.0 while nobody has."""
+        return self.counters.hung_up_at
+
+    @property
+    def control_opened_at(self) -> float:
+        return self.counters.control_opened_at
+
+    @property
+    def media_opened_at(self) -> float:
+        return self.counters.media_opened_at
+
+    @property
+    def paired(self) -> bool:
+        """Whether both legs were there: `connect` was answered and the upgrade done."""
+        return bool(self.control_opened_at and self.media_opened_at)
+
+    @property
+    def said(self) -> bytes:
+        """What the caller said since the call was placed: L16 at `rate_hz`, silence filled in."""
+        return self._joined(self._said)
+
+    @property
+    def heard(self) -> bytes:
+        """What the caller heard, on the same time line: sample n of `said` and of `heard` are one moment."""
+        return self._joined(self._heard)
+
+    @property
+    def b_heard(self) -> bytes:
+        """What the leg the caller was bridged to heard, all bridges one behind the other: L16 at `rate_hz`."""
+        return b"".join(self._b_heard)
+
+    async def done(self) -> None:
+        """Wait until the call is over: hung up, CHANNEL_HANGUP_COMPLETE fired, the media leg closed.
+
+        Raises: whatever the caller's script raised.
+        """
+        await self._over.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def over(self) -> None:
+        """Wait as `done` does, but leave the script's error to whoever asks for it."""
+        await self._over.wait()
+
+    async def released(self) -> None:
+        """Wait until the gateway has let go of the control leg too (`exit`), or the linger time is over."""
+        await self._released.wait()
+
+    def hang_up(self, cause: str = "NORMAL_CLEARING") -> None:
+        """Hang up as the caller."""
+        self.note("caller", "hangup", cause=cause)
+        self.counters.hung_up_at = self.counters.hung_up_at or self._core.now()
+        self.channel.hang_up_soon(cause if self.channel.answered else "ORIGINATOR_CANCEL")
+
+    def note(self, leg: str, name: str, **fields: Any) -> None:
+        """Put something on the time line."""
+        if name == "CHANNEL_BRIDGE" and leg == "control":
+            self.bridged_to = self.channel.b_leg.unique_id if self.channel.b_leg else ""
+            self.line.was_bridged()
+        elif name == "dialplan":
+            self.ended_in = fields["application"]
+        elif leg == "control" and name in ("open", "closed"):
+            self._control_changed(opened=name == "open")
+        if self._core.record:
+            self.events.append(Happening(self._core.now(), leg, name, fields))
+
+    # -- how it lives ----------------------------------------------------------------------------------------------
+
+    async def _live(self, actions: "list[Action]") -> None:
+        core = self._core
+        if self.channel.faults.media_twice_after_s is not None:
+            self._timers.append(core.loop.call_later(self.channel.faults.media_twice_after_s, self._open_second_stream))
+        if self.channel.faults.control_twice_after_s is not None:
+            again = next((pair for pair in actions if pair[0] == "socket"), None)
+            if again is not None:
+                rest = actions[actions.index(again) :]
+                self._timers.append(
+                    core.loop.call_later(self.channel.faults.control_twice_after_s, self.channel.transfer, rest)
+                )
+        if self.caller.script is not None:
+            self._script = core.spawn(self._play(self.caller.script), f"{self.unique_id} caller")
+        try:
+            await run_dialplan(self.channel, actions)
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            if self._script is not None:
+                self._script.cancel()
+                await asyncio.wait([self._script])
+            if self._second_stream is not None:
+                self._second_stream.abort()
+            self._over.set()
+            if not self.channel.controls:
+                self._released.set()
+
+    async def _play(self, script: Any) -> None:
+        try:
+            await self.channel.media_ready.wait()
+            await script(self.line)
+        except Exception as error:  # told to whoever awaits `done`
+            self.error = error
+        self.line.hangup()
+
+    def _hung_up(self) -> None:
+        self.counters.hung_up_at = self.counters.hung_up_at or self._core.now()
+        if self._script is not None:
+            self._script.cancel()
+
+    def _control_changed(self, *, opened: bool) -> None:
+        if not opened and self._over.is_set() and not self.channel.controls:
+            self._released.set()
+
+    def _open_second_stream(self) -> None:
+        stream = self.channel.stream
+        if stream is not None and self.channel.up:
+            request: StreamRequest = stream.request
+            self._second_stream = AudioStream(self.channel, request, Counters(), owner=False)
+
+    def frame(self) -> None:
+        """20 ms have passed."""
+        channel = self.channel
+        said: bytes | None = None
+        heard: bytes | None = None
+        if channel.up:
+            stream, size = channel.stream, frame_bytes(self.rate_hz)
+            if channel.has_media:
+                said = self.line.next_frame()
+                if said is None and self.caller.measure_echo:
+                    said = self.counters.mark(size, self._core.now())
+            heard = self._played(channel, stream, said)
+            if stream is not None:
+                stream.push(said, heard)
+            if self._second_stream is not None:
+                self._second_stream.push(said, heard)
+            self.line.take(heard)
+        if self._core.record:
+            self._said.append(said)
+            self._heard.append(heard)
+        channel.frame()
+
+    def _played(self, channel: Channel, stream: AudioStream | None, said: bytes | None) -> bytes | None:
+        """Return what is sent to the caller in this frame; None: nothing."""
+        heard: bytes | None = None
+        if channel.playing is not None and not channel.playing.is_over():
+            heard = channel.playing.read()
+            if channel.playing.is_over():
+                channel.stir()
+        elif channel.b_leg is not None:
+            heard = channel.b_leg.speak()
+            if self._core.record:
+                self._b_heard.append(said or bytes(frame_bytes(self.rate_hz)))
+        if stream is not None and (streamed := stream.down.pull()) is not None:
+            heard = streamed if heard is None else mixed(heard, streamed)
+        return None if channel.held else heard
+
+    async def abort(self) -> None:
+        """End the call at once, without a word to anybody."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        for control in tuple(self.channel.controls):
+            control.abort()
+        if self.channel.stream is not None:
+            self.channel.stream.abort()
+        self._over.set()
+        self._released.set()
+
+    def _joined(self, frames: list[bytes | None]) -> bytes:
+        silence = bytes(frame_bytes(self.rate_hz))
+        return b"".join(frame or silence for frame in frames)

@@ -1,0 +1,234 @@
+"""The simulated switch is held against recordings of a real one: the same blocks in the same order.
+
+The recorded gateway's bytes are sent at the recorded moments, and the caller does what the recorded one did. What may
+differ, and nothing else:
+
+- replies and events are compared as two sequences: an event may come one event tick earlier or later than a reply;
+- the linger notice may stand anywhere (event-socket.md, section 5), CHANNEL_PARK may be missed (section 4);
+- without `linger` the end may lack some of its last events (section 5);
+- moments differ by up to 100 ms, the end of a linger by up to 1 s.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import pytest
+
+from dueto.sim import Caller, Endpoint, MemoryDoors, SimCall, Switch, run_virtual
+from dueto.wire.esl import ConnectAnswer, Event
+
+from .recordings import Block, Recording, load, texts
+from .twins import Recorder, Server
+
+BEFORE_S = 0.045
+"A BYE, a digit or a hold shows as an event some 25 ms later."
+CLOSE_S = 0.1
+SOCKET = ("socket", "127.0.0.1:8022 async full")
+EXTENSIONS = {
+    "ctl": [("answer", ""), SOCKET],
+    "ctl-early": [SOCKET],
+    "ctl-park": [("answer", ""), SOCKET, ("set", "after_socket=1"), ("park", "")],
+    "human": [("answer", ""), ("playback", "tone_stream://L=300;%(500,500,440)")],
+}
+ENDPOINTS = {"sofia/internal/busy@127.0.0.1:5060": Endpoint("busy", answer_after_s=0.01)}
+Plan = Callable[["Replay"], None]
+
+
+@dataclass
+class Scenario:
+    """A recording, the extension that was dialled, and what the other parties did."""
+
+    name: str
+    extension: str = "ctl"
+    caller_hangs_up: bool = True
+    plan: Plan | None = None
+    "What the audio server did, or the caller beyond hanging up and pressing keys."
+    answers_close: bool = True
+    end_may_be_cut: bool = False
+    plays: float = CLOSE_S
+    "How far moments may be apart."
+
+
+@dataclass
+class Replay:
+    """A running scenario."""
+
+    recording: Recording
+    server: Server
+    calls: dict[int, SimCall] = field(default_factory=dict)
+    gateways: list[Recorder] = field(default_factory=list)
+
+    def at(self, moment: float, act: Callable[..., object], *args: object) -> None:
+        """Do something at a moment of the recording."""
+        loop = asyncio.get_running_loop()
+        loop.call_at(max(moment, loop.time()), act, *args)
+
+
+def _holds(replay: Replay) -> None:
+    line = replay.calls[1].line
+    replay.at(replay.recording.times(1, "CHANNEL_HOLD")[1] - BEFORE_S, line.hold)
+    replay.at(replay.recording.times(1, "CHANNEL_UNHOLD")[1] - BEFORE_S, line.unhold)
+
+
+def _server_10a(replay: Replay) -> None:
+    for moment, _, text in texts("10a"):
+        if text.endswith("..."):  # shortened in the recording; its audio was 16000 bytes
+            audio = base64.b64encode(bytes(16000)).decode()
+            data = {"audioDataType": "raw", "sampleRate": 16000, "audioData": audio, "id": "x1"}
+            text = json.dumps({"type": "streamAudio", "data": data})
+            moment += 0.15  # so long the real module was busy with it
+        replay.at(moment, lambda text=text: replay.server.sides[0].text(text))
+    replay.at(1.89, lambda: replay.server.sides[0].binary(bytes(640)))
+    replay.at(2.343, lambda: replay.server.sides[0].leave(4001, "server done"))
+
+
+def _server_10b(replay: Replay) -> None:
+    def opened(side: object) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.39, replay.server.sides[-1].text, '{"type":"hello"}')
+        loop.call_later(0.69, replay.server.sides[-1].leave, 1000, "bye")
+
+    replay.server.on_open = opened
+
+
+def _server_10c(replay: Replay) -> None:
+    replay.at(4.29, lambda: replay.server.sides[0].drop())
+
+
+SCENARIOS = [
+    Scenario("01", "dual"),
+    Scenario("01b", "dual"),
+    Scenario("02", "dual", end_may_be_cut=True),
+    Scenario("03a", "dual"),
+    Scenario("03b"),
+    Scenario("04", caller_hangs_up=False),
+    Scenario("04b"),
+    Scenario("04c", caller_hangs_up=False),
+    Scenario("06a"),
+    Scenario("06c", caller_hangs_up=False),
+    Scenario("07", plan=_holds),
+    Scenario("08a", caller_hangs_up=False),
+    Scenario("08c"),
+    Scenario("09a"),
+    Scenario("10a", "dual", plan=_server_10a),
+    Scenario("10b", plan=_server_10b),
+    Scenario("10c", plan=_server_10c),
+    Scenario("10d"),
+    Scenario("10g", answers_close=False),
+    Scenario("14", caller_hangs_up=False),
+    Scenario("16a", "ctl-early"),
+    Scenario("16b", "ctl-early"),
+    Scenario("16c", "ctl-early"),
+]
+
+
+def replay(scenario: Scenario) -> tuple[Recording, list[Recorder]]:
+    """Run a scenario on virtual time and return what was recorded then and what came now."""
+    recording = load(scenario.name)
+
+    async def main() -> list[Recorder]:
+        server = Server(answers_close=scenario.answers_close)
+        running = Replay(recording, server)
+
+        def accept() -> Recorder:
+            running.gateways.append(Recorder())
+            return running.gateways[-1]
+
+        switch = Switch(
+            media_url="ws://127.0.0.1:8085/stream/{secretary}/{uuid}/{caller}?rate=16000",
+            dialect="audio_stream",
+            extensions=EXTENSIONS,
+            endpoints=ENDPOINTS,
+            doors=MemoryDoors(accept, server),
+        )
+        async with switch:
+            await _place_all(switch, scenario, running)
+            last = max(block.at for blocks in recording.blocks.values() for block in blocks)
+            await asyncio.sleep(last + 1.5 - asyncio.get_running_loop().time())
+            return running.gateways
+
+    return recording, run_virtual(main())
+
+
+async def _place_all(switch: Switch, scenario: Scenario, running: Replay) -> None:
+    recording, loop = running.recording, asyncio.get_running_loop()
+    for write in recording.writes:
+        running.at(write.at, lambda write=write: running.gateways[write.conn - 1].send(write.data))
+    seen: set[str] = set()
+    for conn in sorted(recording.opened, key=recording.opened.__getitem__):
+        unique_id = recording.unique_id(conn)
+        if unique_id in seen:
+            continue  # the switch came back for a call it has
+        seen.add(unique_id)
+        await asyncio.sleep(max(recording.opened[conn] - 0.001 - loop.time(), 0.0))
+        call = await switch.place(Caller("1001", destination=scenario.extension, unique_id=unique_id))
+        running.calls[conn] = call
+        for at, event in zip(recording.times(conn, "DTMF"), recording.events(conn, "DTMF"), strict=True):
+            if event.get("DTMF-Source") != "APP":
+                digit = (event.get("DTMF-Digit"), int(event.get("DTMF-Duration")), event.get("DTMF-Source"))
+                # A digit whose event an api command held back came while that ran.
+                running.at(at - BEFORE_S, call.channel.press, *digit)
+        if scenario.caller_hangs_up:
+            running.at(recording.times(conn, "CHANNEL_HANGUP")[0] - BEFORE_S, call.hang_up)
+    if scenario.plan is not None:
+        scenario.plan(running)
+
+
+REPLIES = ("connect answer", "reply", "api", "goodbye")
+
+
+def _parts(blocks: Sequence[Block]) -> tuple[list[Block], list[Block], list[Block]]:
+    replies = [block for block in blocks if block.kind in REPLIES]
+    notices = [block for block in blocks if block.kind == "linger notice"]
+    events = [block for block in blocks if block.kind not in (*REPLIES, "linger notice", "CHANNEL_PARK")]
+    return replies, events, notices
+
+
+def _compare(now: list[Block], then: list[Block], what: str, apart_s: float) -> None:
+    for mine, real in zip_longest(now, then):
+        shown = f"{what}: simulated {mine}, recorded {real}"
+        assert mine is not None, shown
+        assert real is not None, shown
+        assert (mine.kind, mine.telling) == (real.kind, real.telling), shown
+        assert abs(mine.at - real.at) <= (1.0 if real.kind == "goodbye" else apart_s), shown
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_the_blocks_are_those_of_the_recording(scenario: Scenario) -> None:
+    recording, gateways = replay(scenario)
+    assert len(gateways) == len(recording.opened)
+    for conn, then in recording.blocks.items():
+        now = gateways[conn - 1].blocks
+        (replies, events, notices), (real_replies, real_events, real_notices) = _parts(now), _parts(then)
+        if scenario.end_may_be_cut:
+            events = events[: len(real_events)]
+        _compare(replies, real_replies, f"replies {conn}", scenario.plays)
+        _compare(events, real_events, f"events {conn}", scenario.plays)
+        assert [block.telling[:2][1] for block in notices] == [block.telling[:2][1] for block in real_notices]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_an_event_has_the_headers_of_a_real_one_in_its_order_and_about_its_size(scenario: Scenario) -> None:
+    recording, gateways = replay(scenario)
+    for conn, then in recording.blocks.items():
+        _, events, _ = _parts(gateways[conn - 1].blocks)
+        _, real_events, _ = _parts(then)
+        pairs = [
+            (gateways[conn - 1].blocks[0], then[0]),
+            *zip(events[: len(real_events)], real_events, strict=True),
+        ]
+        for mine, real in pairs:
+            ours, theirs = _names(mine), _names(real)
+            assert ours == theirs, f"{mine}: {set(ours) ^ set(theirs)}"
+            assert 0.75 < len(mine.message.raw) / len(real.message.raw) < 1.3, f"{mine}: {len(mine.message.raw)} bytes"
+
+
+def _names(block: Block) -> list[str]:
+    message = block.message
+    event = message.channel if isinstance(message, ConnectAnswer) else message
+    assert isinstance(event, Event)
+    return [name for name, _ in event.items() if not name.startswith("variable_") and name != "Content-Length"]
