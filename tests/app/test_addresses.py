@@ -37,8 +37,14 @@ def test_an_address_is_read_and_written_alike(text: str, address: Address) -> No
         "[::1",
         "[1.2.3.4]:1",
         "1.2.3:4",
-    ]
-    + ["a b:1", "a\n:1", "host:1\n", "host:\u0661", "256.1.1.1:80", "a/b:1", "user@host:1"],
+        "a b:1",
+        "a\n:1",
+        "host:1\n",
+        "host:\u0661",
+        "256.1.1.1:80",
+        "a/b:1",
+        "user@host:1",
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
@@ -62,8 +68,16 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("LOCALHOST", True)]
-    + [("0.0.0.0", False), ("::", False), ("192.0.2.1", False), ("localhost.example", False)],
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("LOCALHOST", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("localhost.example", False),
+    ],
 )
 def test_only_this_machine_is_loopback(host: str, loopback: bool) -> None:
     assert Address(host, 1).is_loopback is loopback

@@ -115,8 +115,10 @@ def test_the_console_form_is_cleaned_and_masked_as_well() -> None:
         st.text(),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-            lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+            max_leaves=8,
         ),
+        max_size=4,
     )
 )
 def test_whatever_is_logged_becomes_one_line_of_printable_json(fields: dict[str, object]) -> None:

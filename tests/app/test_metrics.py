@@ -28,7 +28,7 @@ class Book:
         return self.registry.get_sample_value(f"dueto_{name}", labels) or 0.0
 
     def states(self) -> dict[str, float]:
-        counts = {state: self.value("calls", state=state) for state in CALL_STATES}
+        counts = {state: self.value("calls_in_progress", state=state) for state in CALL_STATES}
         return {state: count for state, count in counts.items() if count}
 
 
@@ -160,7 +160,6 @@ def test_in_any_order_no_state_is_negative_and_ended_calls_are_forgotten(history
     for unique_id in "abc":
         book.tell("call_ended", unique_id)
     assert book.states() == {}
-    assert not book.metrics._live
 
 
 def test_ten_thousand_calls_leave_nothing_behind(book: Book) -> None:
@@ -180,7 +179,7 @@ def test_ten_thousand_calls_leave_nothing_behind(book: Book) -> None:
 
 def test_the_text_is_what_prometheus_reads_and_every_metric_is_documented(book: Book) -> None:
     text = generate_latest(book.registry).decode()
-    families = {family.name for family in text_string_to_metric_families(text)}
+    families = {f.name for f in text_string_to_metric_families(text) if not f.name.endswith("_created")}
     documented = (Path(__file__).parents[2] / "docs/configuration.md").read_text(encoding="utf-8")
     names = set(re.findall(r"`(dueto_\w+)`", documented))
     missing = {

@@ -193,7 +193,8 @@ def _start_stream(settings: Settings, secretary: str, secret: str) -> Iterator[_
     yield _Line(
         "set",
         f"api_on_answer=uuid_audio_stream ${{uuid}} start {url} mono {rate}",
-        "The media leg: it starts with the answer. The token is good for this one call.",
+        "The media leg: it starts with the answer."
+        + (" The token is this call's." if media.token == "required" else ""),
     )
 
 

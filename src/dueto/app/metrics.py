@@ -60,7 +60,7 @@ class Metrics:
         from dueto import __version__  # at the latest moment: the package itself imports the app
 
         Info("dueto_build", "The version that runs.", registry=registry).info({"version": __version__})
-        self._calls = Gauge("dueto_calls", "Calls right now, by state.", ["state"], registry=registry)
+        self._calls = Gauge("dueto_calls_in_progress", "Calls right now, by state.", ["state"], registry=registry)
         for state in CALL_STATES:
             self._calls.labels(state)
         self._ended = counter("calls", "Calls that ended, by outcome.", "outcome")

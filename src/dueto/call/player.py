@@ -12,6 +12,7 @@ from dueto.clock import Clock
 from dueto.errors import CommandRefused, Dropped, DuetoError, Interrupted, LegClosed, NotCapable, ReplyTimeout
 from dueto.legs.ports import ControlLeg, MediaLeg
 from dueto.legs.ticker import Ticker
+from dueto.wire.media import Dialect
 from dueto.wire.media.audio_stream import play_file, stream_audio
 
 BACKLOG_EVERY_S = 0.1
@@ -91,16 +92,24 @@ class Player(Protocol):
 class StreamPlayer:
     """Frames down a stream, paced by the ledger. What fits within the lead goes out in the same turn of the loop."""
 
-    def __init__(self, rate_hz: int, lead_ms: int, media: Callable[[], MediaLeg | None], ticker: Ticker, clock: Clock):
+    def __init__(
+        self,
+        rate_hz: int,
+        dialect: Dialect,
+        media: Callable[[], MediaLeg | None],
+        ticker: Ticker,
+        clock: Clock,
+        *,
+        max_live_ms: int = 400,
+    ) -> None:
         self._media = media
         self._ticker = ticker
         self._clock = clock
         self._bytes_per_ms = rate_hz * 2 // 1000
-        self._ledger = Playout(rate_hz, lead_ms=lead_ms)
+        self._ledger = Playout(rate_hz, lead_ms=dialect.lead_ms, max_live_ms=max_live_ms)
         self._live: Utterance | None = None
         self._sayings: deque[tuple[Utterance, Saying]] = deque()
         self._backlog_at = 0.0
-        self._backlog_ms = 0.0
         self._paused = False
         self._quiet: list[asyncio.Future[None]] = []
         self.frames_sent = 0
@@ -131,7 +140,7 @@ class StreamPlayer:
         media = self._media()
         if media is None or self._paused:
             return
-        frames = self._ledger.due(now, self._backlog_ms)
+        frames = self._ledger.due(now)
         for data in frames:
             media.send_audio(data)
         self.frames_sent += len(frames)
@@ -179,16 +188,16 @@ class StreamPlayer:
             self._live = None
 
     def _tick(self, now: float) -> bool:
-        media = self._media()
+        media, backlog_ms = self._media(), 0.0
         if media is not None and now - self._backlog_at >= BACKLOG_EVERY_S:
             self._backlog_at = now
-            self._backlog_ms = media.backlog_bytes() / self._bytes_per_ms
-        return self._pump(now)
+            backlog_ms = media.backlog_bytes() / self._bytes_per_ms
+        return self._pump(now, backlog_ms)
 
-    def _pump(self, now: float) -> bool:
+    def _pump(self, now: float, backlog_ms: float = 0.0) -> bool:
         media = self._media()
         if media is not None and not self._paused:
-            frames = self._ledger.due(now, self._backlog_ms)
+            frames = self._ledger.due(now, backlog_ms)  # a backlog counts once, at the moment it was measured
             for data in frames:
                 media.send_audio(data)
             self.frames_sent += len(frames)

@@ -496,7 +496,8 @@ class Session:
         ticker, clock = self.house.ticker, self.house.clock
         if leg.dialect.downlink == "file":
             return FilePlayer(self.rate_hz, self.media_now, self.control_now, ticker, clock, self.tasks.start)
-        return StreamPlayer(self.rate_hz, leg.dialect.lead_ms, self.media_now, ticker, clock)
+        max_live_ms = self.house.rules.max_lag_ms
+        return StreamPlayer(self.rate_hz, leg.dialect, self.media_now, ticker, clock, max_live_ms=max_live_ms)
 
     def _mute(self) -> None:
         self.silence()

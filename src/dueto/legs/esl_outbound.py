@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import cast
 
 from dueto.errors import CommandRefused, LegClosed, LocalProtocolError, RemoteProtocolError, ReplyTimeout
 from dueto.legs.executions import Executions
@@ -13,6 +14,7 @@ from dueto.legs.ports import ControlCapabilities, ControlDoor, ControlSink
 from dueto.wire.esl import (
     Api,
     ApiResponse,
+    BrokenStream,
     Command,
     Connect,
     ConnectAnswer,
@@ -38,6 +40,9 @@ DROP_AFTER_S = 0.1
 "After `uuid_break all`: what has not begun by then was dropped. The switch looks for events every 20 ms."
 LAST_EVENTS_S = 1.5
 "How long after the hangup CHANNEL_HANGUP_COMPLETE is waited for (an audio server that ignores CLOSE delays it by 1 s)."
+CLOSE_S = 2.0
+"How long our own end of the connection may take: the rest of what we said, and the switch's goodbye."
+_Waiter = asyncio.Future[Reply | ApiResponse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +75,22 @@ class OutboundLeg(asyncio.Protocol):
         self._options = options
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
-        self._replies: deque[asyncio.Future[Reply | ApiResponse]] = deque()
+        self._replies: deque[_Waiter] = deque()
         self._executions = Executions()
         self._sink: ControlSink | None = None
         self._early: list[Event | DisconnectNotice] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._hung_up = self._complete = self._exiting = False
-        self._reason = "end of stream"
+        self._hung_up_at: float | None = None  # by the loop's clock
+        self._complete = False  # CHANNEL_HANGUP_COMPLETE was here
+        self._session_ended = False  # on our side: what is still to come is waited for, then we let go
+        self._exiting = False  # `exit` was said
+        self._ending = False  # nothing is read or said any more
+        self._reason = ""
 
     # -- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's derive from nothing of asyncio's
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if isinstance(peer, tuple) else "memory"
         if isinstance(peer, tuple) and not _allowed(peer[0], self._options.allow):
@@ -93,24 +101,29 @@ class OutboundLeg(asyncio.Protocol):
         transport.write(b"".join(command.encode() for command in opening))
         loop = asyncio.get_running_loop()
         self._replies.extend(loop.create_future() for _ in opening)
-        self._replies[0].add_done_callback(self._connected)
-        self._timer = loop.call_later(self._options.connect_s, self._give_up, "connect was not answered")
+        self._timer = loop.call_later(self._options.connect_s, self._give_up)
 
     def data_received(self, data: bytes) -> None:
+        fault: RemoteProtocolError | None = None
         try:
-            for message in self._decoder.feed(data):
+            messages: Sequence[Message] = self._decoder.feed(data)
+        except BrokenStream as error:  # what was complete before the fault counts: a hangup may be among it
+            messages, fault = error.complete, error
+        try:
+            for message in messages:
+                if self._ending:
+                    return
                 self._take(message)
         except RemoteProtocolError as error:
-            with contextlib.suppress(RemoteProtocolError):
-                for message in getattr(error, "complete", ()):
-                    self._take(message)
+            fault = error
+        if fault is not None and not self._ending:
             self._door.refused("control", "protocol_error", self.peer)
-            self._end(f"protocol error: {error}")
+            self._end(f"protocol error: {fault}")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
-            self._reason = f"connection lost: {exc}"
-        self.closed = True
+        if not self._reason:
+            self._reason = f"connection lost: {exc}" if exc is not None else "end of stream"
+        self.closed = self._ending = True
         self._stop_timer()
         error = LegClosed(f"the control connection ended: {self._reason}")
         for waiter in self._replies:
@@ -131,24 +144,23 @@ class OutboundLeg(asyncio.Protocol):
         early, self._early = self._early, []
         for message in early:
             self._hand_over(message)
+        if len(early) >= MAX_EARLY_EVENTS:
+            self.resume_reading()
         if self.closed:
             self._sink = None
             sink.control_closed(self, self._reason)
 
     async def command(self, command: Command, *, timeout_s: float = 5.0) -> Reply:
-        """Send `command` and return its reply. Safe to cancel: the late reply is dropped."""
-        reply = await self._ask(command, timeout_s)
-        if isinstance(reply, Reply):
-            return reply
-        raise RemoteProtocolError(f"{type(reply).__name__} instead of a command/reply")
+        """Send `command` and return its reply. Safe to cancel: the late reply is dropped.
+
+        Raises: LocalProtocolError, LegClosed: nothing was sent, or nobody is left to answer. ReplyTimeout.
+        """
+        return _reply(await self._answer(self._send(command), command, timeout_s))
 
     async def api(self, command: str, argument: str = "", *, timeout_s: float = 5.0) -> str:
         """Run an api command and return its output, trimmed. Raises: CommandRefused, LegClosed, ReplyTimeout."""
-        reply = await self._ask(Api(command, argument), timeout_s)
-        output = (reply.body if isinstance(reply, ApiResponse) else reply.text).strip()
-        if output.startswith(("-ERR", "-USAGE")):
-            raise CommandRefused(output)
-        return output
+        asked = Api(command, argument)
+        return _output(await self._answer(self._send(asked), asked, timeout_s))
 
     async def execute(
         self,
@@ -162,8 +174,12 @@ class OutboundLeg(asyncio.Protocol):
         """Queue an application and return its own completion. Cancelling stops the waiting, not the application."""
         execution = await self._executions.begin(on_start)
         try:
-            reply = await self.command(Execute(application, argument, execution.event_uuid, event_lock))
+            command = Execute(application, argument, execution.event_uuid, event_lock)
+            waiter = self._send(command)
+            execution.sent = True
+            reply = _reply(await self._answer(waiter, command, 5.0))
             if not reply.ok:
+                execution.sent = False
                 raise CommandRefused(reply.text)
             async with asyncio.timeout(timeout_s):
                 return await execution.done
@@ -173,56 +189,72 @@ class OutboundLeg(asyncio.Protocol):
             self._executions.forget(execution)
 
     def post(self, command: Command) -> None:
-        """Send `command`; its reply is dropped when it comes."""
-        if not (self.closed or self._exiting or self._transport is None):
-            self._transport.write(command.encode())
-            self._replies.append(asyncio.get_running_loop().create_future())
+        """Send `command`; its reply is dropped when it comes. Raises: LocalProtocolError: nothing was sent."""
+        with contextlib.suppress(LegClosed):
+            self._send(command)
 
     async def break_all(self) -> None:
         """`uuid_break UUID all`; the switch sends no event for what it drops, so those resolve shortly after."""
         waiting = self._executions.waiting()
-        await self.api("uuid_break", f"{self.unique_id} all")
-        asyncio.get_running_loop().call_later(DROP_AFTER_S, self._executions.drop, waiting)
+        asked = Api("uuid_break", f"{self.unique_id} all")
+        waiter = self._send(asked)
+        loop = asyncio.get_running_loop()
+
+        def broken(waiter: _Waiter) -> None:  # comes with the reply, even if nobody waits for it any more
+            if waiter.exception() is None and waiter.result().ok:
+                loop.call_later(DROP_AFTER_S, self._executions.drop, waiting)
+
+        waiter.add_done_callback(broken)
+        _output(await self._answer(waiter, asked, 5.0))
 
     def notify_session_ended(self, reason: str) -> None:
         """Let go: after CHANNEL_HANGUP_COMPLETE if the channel was hung up, else at once."""
-        if self._hung_up and not self._complete:
-            self._stop_timer()
-            self._timer = asyncio.get_running_loop().call_later(LAST_EVENTS_S, self._exit)
-        else:
+        if self._session_ended:
+            return
+        self._session_ended = True
+        if self._hung_up_at is None or self._complete:
             self._exit()
+        else:
+            self._stop_timer()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._hung_up_at + LAST_EVENTS_S, self._exit)
 
     def abort(self) -> None:
         """End the connection now."""
+        self._ending = True
+        self._reason = self._reason or "broken off by us"
         if self._transport is not None:
             self._transport.abort()
 
     def pause_reading(self) -> None:
         """Stop reading: the switch keeps up to 100000 events for us meanwhile, then closes the socket."""
-        if self._transport is not None and not self.closed:
+        if self._transport is not None and not self._ending:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on."""
-        if self._transport is not None and not self.closed:
+        if self._transport is not None and not self._ending:
             self._transport.resume_reading()
 
     # -- inside
 
-    async def _ask(self, command: Command, timeout_s: float) -> Reply | ApiResponse:
+    def _send(self, command: Command) -> _Waiter:
         data = command.encode()
-        if self.closed or self._exiting or self._transport is None:
+        if self._ending or self._exiting or self._transport is None:
             raise LegClosed(f"the control connection is closed: {self._reason}")
         if len(self._replies) >= MAX_COMMANDS:
             raise LocalProtocolError(f"{MAX_COMMANDS} commands are waiting for a reply")
-        waiter: asyncio.Future[Reply | ApiResponse] = asyncio.get_running_loop().create_future()
-        self._transport.write(data)  # replies come in the order of the bytes,
-        self._replies.append(waiter)  # so nothing is awaited between these two lines
+        waiter: _Waiter = asyncio.get_running_loop().create_future()
+        self._transport.write(data)
+        self._replies.append(waiter)  # replies come in the order of the bytes
+        return waiter
+
+    async def _answer(self, waiter: _Waiter, command: Command, timeout_s: float) -> Reply | ApiResponse:
         try:
             async with asyncio.timeout(timeout_s):
-                return await waiter
+                return await asyncio.shield(waiter)  # who gives up leaves the waiter to its reply, in its place
         except TimeoutError:
-            raise ReplyTimeout(f"no reply within {timeout_s} s to {data.split(b' ', 2)[:2]!r}") from None
+            raise ReplyTimeout(f"no reply within {timeout_s} s to {type(command).__name__}") from None
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Event):
@@ -230,14 +262,12 @@ class OutboundLeg(asyncio.Protocol):
         elif isinstance(message, Reply | ApiResponse):
             if not self._replies:
                 raise RemoteProtocolError("a reply to no command")
-            waiter = self._replies.popleft()  # a cancelled waiter keeps its place until its reply is here
-            if not waiter.done():
-                waiter.set_result(message)
-            if isinstance(message, ConnectAnswer) and not self.unique_id:
+            self._replies.popleft().set_result(message)
+            if not self.unique_id:
                 self._connect_answered(message)
         elif isinstance(message, DisconnectNotice):
             if message.lingers:
-                self._hung_up = True
+                self._gone()
                 self._hand_over(message)
             else:
                 self._end("goodbye from the switch")
@@ -247,27 +277,31 @@ class OutboundLeg(asyncio.Protocol):
         if name in ("CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE"):
             self._executions.take(name, event)
         elif name == "CHANNEL_HANGUP":
-            self._hung_up = True
+            self._gone()
         elif name == "CHANNEL_HANGUP_COMPLETE":
-            self._hung_up = self._complete = True
+            self._gone()
+            self._complete = True
         self._hand_over(event)
-        if self._complete and self._timer is not None:  # the session has ended on our side already and waited for this
+        if self._complete and self._session_ended:
             self._exit()
+
+    def _gone(self) -> None:
+        if self._hung_up_at is None:
+            self._hung_up_at = asyncio.get_running_loop().time()
 
     def _hand_over(self, message: Event | DisconnectNotice) -> None:
         if self._sink is None:
-            if len(self._early) < MAX_EARLY_EVENTS:
-                self._early.append(message)
+            self._early.append(message)
+            if len(self._early) >= MAX_EARLY_EVENTS:  # the rest of this read still comes; then the switch keeps them
+                self.pause_reading()
         elif isinstance(message, Event):
             self._sink.control_event(self, message)
         else:
             self._sink.control_lingering(self)
 
-    def _connected(self, waiter: "asyncio.Future[Reply | ApiResponse]") -> None:
-        if not waiter.cancelled():
-            waiter.exception()
-
-    def _connect_answered(self, answer: ConnectAnswer) -> None:
+    def _connect_answered(self, answer: Reply | ApiResponse) -> None:
+        if not isinstance(answer, ConnectAnswer):
+            raise RemoteProtocolError(f"connect was answered by {answer!r}")
         self._stop_timer()
         self.channel = answer.channel
         self.unique_id = self.channel.unique_id
@@ -277,25 +311,26 @@ class OutboundLeg(asyncio.Protocol):
         self._door.control_came(self)
 
     def _exit(self) -> None:
-        self._stop_timer()
-        if self._exiting or self.closed or self._transport is None:
+        if self._exiting or self._ending or self._transport is None:
             return
-        self._exiting = True
-        self._reason = "we let go"
+        self._stop_timer()
         self._transport.write(Exit().encode())
         self._replies.append(asyncio.get_running_loop().create_future())
-        self._timer = asyncio.get_running_loop().call_later(2.0, self.abort)
+        self._exiting = True
+        self._reason = "we let go"
+        self._timer = asyncio.get_running_loop().call_later(CLOSE_S, self.abort)
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self) -> None:
         self._door.refused("control", "silent", self.peer)
-        self._end(reason)
+        self._end("connect was not answered")
 
     def _end(self, reason: str) -> None:
-        self._reason = reason
+        self._ending = True
+        self._reason = self._reason or reason
         self._stop_timer()
         if self._transport is not None:
             self._transport.close()
-            self._timer = asyncio.get_running_loop().call_later(2.0, self.abort)
+            self._timer = asyncio.get_running_loop().call_later(CLOSE_S, self.abort)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -337,3 +372,16 @@ def _allowed(host: str, networks: Sequence[Network]) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return any((mapped or address) in network for network in networks)
+
+
+def _reply(answer: Reply | ApiResponse) -> Reply:
+    if isinstance(answer, Reply):
+        return answer
+    raise RemoteProtocolError(f"{type(answer).__name__} instead of a command/reply")
+
+
+def _output(answer: Reply | ApiResponse) -> str:
+    output = (answer.body if isinstance(answer, ApiResponse) else answer.text).strip()
+    if output.startswith(("-ERR", "-USAGE")):
+        raise CommandRefused(output)
+    return output

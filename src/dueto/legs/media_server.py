@@ -33,9 +33,15 @@ MAX_MESSAGE_BYTES = 1 << 16
 "200 ms of 48 kHz stereo are 38400 bytes; metadata has 8191 at most."
 SEND_BUFFER_BYTES = 16384
 "The kernel doubles it. With its default, 119 s of audio vanish into it before a slow reader shows (measured)."
-UNREAD_LIMIT_BYTES = 1 << 20
-"A switch that takes nothing for so long is cut off: 32 s of 16 kHz audio."
+UNREAD_AUDIO_BYTES = 1 << 20
+"A switch that leaves so much of its audio unread is cut off: 32 s at 16 kHz."
+UNREAD_TEXT_BYTES = 16 << 20
+"The same for text, which holds whole utterances: six minutes at 16 kHz, as base64."
 HANDSHAKE_S = 5.0
+CLOSE_S = 0.5
+"How long the answer to our CLOSE is waited for. (The switch itself waits 1 s for ours, and for the end of TCP.)"
+SUBPROTOCOL = "audio.drachtio.org"
+"mod_audio_fork offers it and wants it back."
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?")
 
 
@@ -55,6 +61,8 @@ class PicowsMediaLeg(WSListener):
         self._fragments = bytearray()
         self._fragment_type: WSMsgType | None = None
         self._code, self._reason = 1006, "connection lost without a CLOSE"
+        self._deadline: asyncio.TimerHandle | None = None
+        self._gone = False
         self._fd = -1
 
     # -- picows' side
@@ -73,24 +81,31 @@ class PicowsMediaLeg(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind == WSMsgType.BINARY and frame.fin and self._fragment_type is None and not frame.rsv1:
+        if kind == WSMsgType.CLOSE:
+            return self._closed_by_peer(transport, frame)
+        if self.closed:
+            return None  # picows goes on with what it had read already
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            return self._broken(1002, "reserved bit set")
+        if kind == WSMsgType.BINARY and frame.fin and self._fragment_type is None:
             if self._sink is not None:  # the path of every frame; its memory dies with this call, hence the copy
                 self._sink.media_audio(self, frame.get_payload_as_bytes())
-        elif kind == WSMsgType.CLOSE:
-            code = cast(int, frame.get_close_code())
-            self._code, self._reason = code or 1005, (frame.get_close_message() or b"").decode("utf-8", "replace")
-            self._finish(code or 1000)
-        elif kind in (WSMsgType.PING, WSMsgType.PONG):
-            return  # picows answers PING by itself
-        elif frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._broken(1002, "reserved bit set")
-        else:
-            self._fragment(kind, frame)
+            return None
+        if kind in (WSMsgType.PING, WSMsgType.PONG):
+            return None  # picows answers PING by itself
+        return self._fragment(kind, frame)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.closed = True
+        sent = transport.close_handshake.sent if transport.is_close_frame_sent else None
+        if sent is not None and not self.closed:  # picows found the fault, or a sink of ours raised
+            self._code, self._reason = int(cast(int, sent.code)), sent.reason
+            if self._code != 1011:
+                self._door.refused("media", "protocol_error", self.peer)
+        self.closed = self._gone = True
         self._fd = -1
         self._transport = None
+        if self._deadline is not None:
+            self._deadline.cancel()
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.media_closed(self, self._code, self._reason)
@@ -99,17 +114,18 @@ class PicowsMediaLeg(WSListener):
 
     def attach(self, sink: MediaSink) -> None:
         """Say who listens. The leg has heard nothing before: frames come after `media_came` returns."""
-        self._sink = sink
+        if self._gone:
+            sink.media_closed(self, self._code, self._reason)
+        else:
+            self._sink = sink
 
     def send_audio(self, frame: bytes) -> None:
         """Send one binary message."""
-        if self._transport is not None:
-            self._transport.send(WSMsgType.BINARY, frame)
+        self._send(WSMsgType.BINARY, frame, UNREAD_AUDIO_BYTES)
 
     def send_text(self, text: str) -> None:
         """Send one text message."""
-        if self._transport is not None:
-            self._transport.send(WSMsgType.TEXT, text.encode())
+        self._send(WSMsgType.TEXT, text.encode(), UNREAD_TEXT_BYTES)
 
     def backlog_bytes(self) -> int:
         """Our write buffer and what the kernel holds unacknowledged (SIOCOUTQ)."""
@@ -118,31 +134,50 @@ class PicowsMediaLeg(WSListener):
         waiting = self._transport.underlying_transport.get_write_buffer_size()
         with contextlib.suppress(OSError):
             waiting += struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
-        if waiting > UNREAD_LIMIT_BYTES:
-            self._code, self._reason = 1006, "the switch reads no audio"
-            self._transport.disconnect(graceful=False)
         return int(waiting)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Send CLOSE and close TCP at once: the switch's channel waits for that for up to a second."""
-        if self._transport is not None and not self.closed:
-            self._code, self._reason = code, reason or "closed by us"
-            self._finish(code)
+        """Send CLOSE; TCP ends with the switch's answer, at the latest after `CLOSE_S`. Nothing is heard meanwhile.
+
+        (Ending TCP at once would send RST where a frame has just come, and the switch might never see the CLOSE.)
+        """
+        self._finish(code, reason or "closed by us", reason)
 
     # -- inside
 
-    def _finish(self, code: int) -> None:
+    def _send(self, kind: WSMsgType, data: bytes, limit_bytes: int) -> None:
         transport = self._transport
-        if transport is None:
+        if transport is None or self.closed:
             return
-        if not transport.is_close_frame_sent:
-            transport.send_close(cast(WSCloseCode, code))
-        transport.disconnect()
+        if transport.underlying_transport.get_write_buffer_size() > limit_bytes:
+            self.closed = True
+            self._reason = "the switch does not read"
+            transport.disconnect(graceful=False)
+            return
+        transport.send(kind, data)
+
+    def _closed_by_peer(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Answer CLOSE and end TCP in this very turn: the switch's channel waits for that for up to a second."""
+        if not self.closed:
+            code = int(cast(int, frame.get_close_code()))
+            self._code, self._reason = code or 1005, (frame.get_close_message() or b"").decode("utf-8", "replace")
+            self.closed = True
+            transport.send_close(cast(WSCloseCode, code or 1000))  # 0 is how picows reads an empty one
+        # The switch reads no more: what it left unread would only keep the connection up.
+        transport.disconnect(graceful=not transport.underlying_transport.get_write_buffer_size())
+
+    def _finish(self, code: int, reason: str, told: str) -> None:
+        transport = self._transport
+        if transport is None or self.closed:
+            return
+        self.closed = True
+        self._code, self._reason = code, reason
+        transport.send_close(cast(WSCloseCode, code), told.encode()[:123].decode("utf-8", "ignore").encode())
+        self._deadline = asyncio.get_running_loop().call_later(CLOSE_S, transport.disconnect, False)
 
     def _broken(self, code: int, reason: str) -> None:
-        self._code, self._reason = code, reason
         self._door.refused("media", "protocol_error", self.peer)
-        self._finish(code)
+        self._finish(code, reason, reason)
 
     def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
         """Everything that is not one whole binary message: text, and messages in pieces."""
@@ -174,11 +209,21 @@ class PicowsMediaLeg(WSListener):
 class MediaServer:
     """Accepts the audio modules' WebSockets on one address."""
 
-    def __init__(self, door: MediaDoor, path: StreamPath, dialect: Dialect, *, default_rate_hz: int = 16000) -> None:
+    def __init__(
+        self,
+        door: MediaDoor,
+        path: StreamPath,
+        dialect: Dialect,
+        *,
+        default_rate_hz: int = 16000,
+        handshake_s: float = HANDSHAKE_S,
+    ) -> None:
+        """`handshake_s`: how long a connection may take to send its whole upgrade request."""
         self._door = door
         self._path = path
         self._dialect = dialect
         self._default_rate_hz = default_rate_hz
+        self._handshake_s = handshake_s
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -187,7 +232,7 @@ class MediaServer:
             self._listener,
             host,
             port,
-            websocket_handshake_timeout=HANDSHAKE_S,
+            websocket_handshake_timeout=self._handshake_s,
             max_frame_size=MAX_MESSAGE_BYTES,
             read_buffer_init_size=4096,
             backlog=1024,
@@ -200,21 +245,29 @@ class MediaServer:
             self._server.close()
             self._server = None
 
-    def _listener(self, upgrade: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
+    def _listener(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         """Decide on one request. Synchronous: the module gives the whole connection one second."""
         try:
-            request = self._path.parse(bytes(upgrade.path), default_rate_hz=self._default_rate_hz)
-            self._door.admit_media(request)
+            request = self._admitted(upgrade)
         except Refused as refused:
-            self._door.refused("media", refused.reason, "")
-            body = f"{refused}\n".encode("ascii", "replace")
-            headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
-            return WSUpgradeResponseWithListener(
-                WSUpgradeResponse.create_error_response(refused.status, body, headers), None
-            )
+            self._door.refused("media", refused.reason, "")  # picows does not say who asks
+            return _refusal(refused.status, str(refused))
+        except Exception as error:  # picows would answer with its text
+            asyncio.get_running_loop().call_exception_handler({"message": "a stream's door failed", "exception": error})
+            return _refusal(500, "internal error")
         leg = PicowsMediaLeg(self._door, request, self._dialect, upgrade.headers.get("Host", ""))
         offered = upgrade.headers.get("Sec-WebSocket-Protocol", "")
-        if "audio.drachtio.org" in offered:  # mod_audio_fork offers it and expects it back
-            response = WSUpgradeResponse.create_101_response([("Sec-WebSocket-Protocol", "audio.drachtio.org")])
-            return WSUpgradeResponseWithListener(response, leg)
-        return leg
+        agreed = [("Sec-WebSocket-Protocol", SUBPROTOCOL)] if SUBPROTOCOL in re.split(r"[ \t]*,[ \t]*", offered) else []
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(agreed), leg)
+
+    def _admitted(self, upgrade: WSUpgradeRequest) -> StreamRequest:
+        request = self._path.parse(bytes(upgrade.path), default_rate_hz=self._default_rate_hz)
+        if upgrade.headers.get("Upgrade", "").lower() != "websocket":
+            raise Refused("bad_request", "this is a WebSocket's address", status=400)
+        self._door.admit_media(request)
+        return request
+
+
+def _refusal(status: int, text: str) -> WSUpgradeResponseWithListener:
+    body = f"{text}\n".encode("ascii", "replace")
+    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, body), None)

@@ -22,6 +22,7 @@ class Ticker:
         self._ticks: dict[Tick, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
+        self._running = False
 
     def __len__(self) -> int:
         return len(self._ticks)
@@ -29,7 +30,7 @@ class Ticker:
     def add(self, tick: Tick) -> None:
         """Call `tick` from the next period on; twice is once."""
         self._ticks[tick] = None
-        if self._timer is None:
+        if self._timer is None and not self._running:
             self._due = self._clock() + self._period_s
             self._timer = asyncio.get_running_loop().call_later(self._period_s, self._run)
 
@@ -39,6 +40,7 @@ class Ticker:
 
     def _run(self) -> None:
         self._timer = None
+        self._running = True  # a tick that adds another one must not start a second timer
         now = self._clock()
         for tick in tuple(self._ticks):
             try:
@@ -47,6 +49,7 @@ class Ticker:
             except Exception as error:
                 self._ticks.pop(tick, None)  # one broken call must not silence the others
                 asyncio.get_running_loop().call_exception_handler({"message": "a tick failed", "exception": error})
+        self._running = False
         if not self._ticks:
             return
         self._due += self._period_s

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dueto.sim.audio_module import FAILED, OK, USAGE, AudioStream, StreamRequest
-from dueto.sim.dialplan import actions_for, expand
+from dueto.sim.dialplan import expand, transfer
 from dueto.sim.headers import Q850
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _transfer(channel: "Channel", rest: str) -> bytes:
     target = _target(channel, words[0])
     if target is None:
         return NO_CHANNEL
-    target.transfer(actions_for(target, words[1:]))
+    transfer(target, words[1:])
     return PLAIN_OK
 
 

@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from dueto.sim import dialplan
 from dueto.sim.bridge import bridge
 from dueto.sim.control import ControlConnection
-from dueto.sim.dialplan import actions_for, expand
 from dueto.sim.sounds import NoSuchSound, open_sound
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def park(channel: "Channel", _argument: str) -> bool:
 
 
 async def transfer(channel: "Channel", argument: str) -> bool:
-    channel.transfer(actions_for(channel, argument.split()))
+    dialplan.transfer(channel, argument.split())
     return True
 
 
@@ -187,7 +187,7 @@ async def run_dialplan(channel: "Channel", actions: "list[Action]") -> None:
             if not channel.staying:
                 break
             channel.record.note("switch", "dialplan", application=application, argument=argument)
-            await channel.execute(application, expand(channel, argument))
+            await channel.execute(application, dialplan.expand(channel, argument))
         if channel.next_actions is None or not channel.up:
             break
         actions, channel.next_actions = channel.next_actions, None

@@ -7,13 +7,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from dueto.audio.resample import Resampler, resample_all
+from dueto.audio import Resampler, frame_bytes, resample_all
+from dueto.audio.pcm import join_stereo, mix
 from dueto.sim.counters import Counters
 from dueto.sim.doors import MediaConnection, UpgradeRefused
 from dueto.sim.downlink import Downlink
-from dueto.sim.sounds import StoredFile, frame_bytes
+from dueto.sim.sounds import StoredFile
 from dueto.sim.stream_audio import StreamAudio, message_type, parse_stream_audio
 
 if TYPE_CHECKING:
@@ -218,7 +217,7 @@ class AudioStream:
         frame = self._resampled(said)
         if self._far is not None and heard is not None:
             far = self._far.process(heard)
-            frame = _interleaved(frame, far) if self.request.mix == "stereo" else mixed(frame, far)
+            frame = join_stereo(frame, far) if self.request.mix == "stereo" else mix(frame, far)
         self._collected.append(frame)
         if len(self._collected) == self._frames_per_message:
             message = frame if self._frames_per_message == 1 else b"".join(self._collected)
@@ -338,18 +337,6 @@ class AudioStream:
     def _read_again(self) -> None:
         if self._connection is not None:
             self._connection.resume_reading()
-
-
-def mixed(a: bytes, b: bytes) -> bytes:
-    """Return two frames added, clipped."""
-    total = np.frombuffer(a, "<i2").astype(np.int32) + np.frombuffer(b, "<i2")
-    clipped: bytes = np.clip(total, -32768, 32767).astype("<i2").tobytes()
-    return clipped
-
-
-def _interleaved(left: bytes, right: bytes) -> bytes:
-    both: bytes = np.stack((np.frombuffer(left, "<i2"), np.frombuffer(right, "<i2")), axis=1).tobytes()
-    return both
 
 
 def _extra_headers(variables: "dict[str, str]") -> list[tuple[str, str]]:

@@ -4,8 +4,9 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from dueto.audio import frame_bytes
 from dueto.sim.endpoints import CAUSES, DIALSTATUS, SIP_STATUS, Endpoint
-from dueto.sim.sounds import Sound, frame_bytes, load
+from dueto.sim.sounds import Sound, load
 
 if TYPE_CHECKING:
     from dueto.sim.channel import Channel
@@ -84,6 +85,9 @@ async def _ring(channel: "Channel", leg: BLeg, options: dict[str, str]) -> str:
     before, channel.call_state = channel.call_state, "RING_WAIT"
     channel.set_variable("originate_signal_bond", leg.unique_id)
     channel.set_variable("originated_legs", f"{leg.unique_id};Outbound Call;{leg.dial.rpartition('/')[2]}")
+    if endpoint.outcome in ("answers", "no_answer"):
+        channel.callee = leg.dial.rpartition("/")[2].partition("@")[0]
+        channel.profile_changed()
     timeout = options.get("leg_timeout") or options.get("originate_timeout") or channel.variables.get("call_timeout")
     # Whole seconds of the wall clock: a second that has begun counts as one.
     patience_s = math.floor(core.epoch()) + float(timeout or 60) - core.epoch()

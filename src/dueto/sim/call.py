@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dueto.audio import frame_bytes
+from dueto.audio.pcm import mix
 from dueto.sim.applications import run_dialplan
-from dueto.sim.audio_module import AudioStream, StreamRequest, mixed
+from dueto.sim.audio_module import AudioStream, StreamRequest
 from dueto.sim.caller import Caller, Line
 from dueto.sim.channel import Channel
 from dueto.sim.counters import Counters
 from dueto.sim.faults import Faults
-from dueto.sim.sounds import frame_bytes
 
 if TYPE_CHECKING:
     from dueto.sim.core import Action, Core
@@ -53,17 +54,7 @@ class SimCall:
         self._released = asyncio.Event()
         self._second_stream: AudioStream | None = None
         self._timers: list[asyncio.TimerHandle] = []
-        self.channel = Channel(
-            core,
-            unique_id,
-            number=caller.number,
-            name=caller.name,
-            destination=caller.destination,
-            rate_hz=caller.rate_hz,
-            counters=self.counters,
-            faults=faults,
-            record=self,
-        )
+        self.channel = Channel(core, unique_id, caller, counters=self.counters, faults=faults, record=self)
         for name, value in caller.variables:
             self.channel.set_variable(name, value)
         self.channel.on_hangup.append(self._hung_up)
@@ -156,7 +147,9 @@ class SimCall:
             if again is not None:
                 rest = actions[actions.index(again) :]
                 self._timers.append(
-                    core.loop.call_later(self.channel.faults.control_twice_after_s, self.channel.transfer, rest)
+                    core.loop.call_later(
+                        self.channel.faults.control_twice_after_s, self.channel.transfer, rest, "again"
+                    )
                 )
         if self.caller.script is not None:
             self._script = core.spawn(self._play(self.caller.script), f"{self.unique_id} caller")
@@ -231,7 +224,7 @@ class SimCall:
             if self._core.record:
                 self._b_heard.append(said or bytes(frame_bytes(self.rate_hz)))
         if stream is not None and (streamed := stream.down.pull()) is not None:
-            heard = streamed if heard is None else mixed(heard, streamed)
+            heard = streamed if heard is None else mix(heard, streamed)
         return None if channel.held else heard
 
     async def abort(self) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from dueto.audio import frame_bytes
 from dueto.errors import DuetoError
-from dueto.sim.sounds import frame_bytes, load
+from dueto.sim.sounds import load
 
 if TYPE_CHECKING:
     from dueto.sim.call import SimCall

@@ -1,43 +1,25 @@
-"""A channel of the simulated switch: its state, its events, and the queue of what applications are to run on it."""
+"""A channel of the simulated switch: what is done to it, and the queue of what applications are to run on it."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dueto.sim.counters import Counters
+from dueto.sim.face import Face, Record
 from dueto.sim.faults import Faults
-from dueto.sim.headers import (
-    Q850,
-    ChannelEvent,
-    Pairs,
-    Piece,
-    caller_pairs,
-    end_variables,
-    event_piece,
-    sip_variables,
-)
+from dueto.sim.headers import Q850
 from dueto.sim.messages import MAX_WAITING, Message
 from dueto.sim.sounds import Sound
 
 if TYPE_CHECKING:
     from dueto.sim.audio_module import AudioStream
-    from dueto.sim.control import ControlConnection
+    from dueto.sim.bridge import BLeg
+    from dueto.sim.caller import Caller
     from dueto.sim.core import Core
 
-STATES = {"CS_ROUTING": 2, "CS_EXECUTE": 4, "CS_HANGUP": 10, "CS_REPORTING": 11}
-_WITHOUT_VARIABLES = frozenset({"CHANNEL_STATE", "CHANNEL_CALLSTATE", "DTMF"})
 
-
-class Record(Protocol):
-    """Is told of what happens to a channel."""
-
-    def note(self, leg: str, name: str, **fields: Any) -> None:
-        """Put something on the call's time line."""
-        ...
-
-
-class Channel:
+class Channel(Face):
     """One call leg inside the switch.
 
     Its applications are coroutines; they wait in `idle`, which ends with the next 20 ms frame in which something
@@ -45,52 +27,12 @@ class Channel:
     """
 
     def __init__(
-        self,
-        core: "Core",
-        unique_id: str,
-        *,
-        number: str,
-        name: str,
-        destination: str,
-        rate_hz: int,
-        counters: Counters,
-        faults: Faults,
-        record: Record,
+        self, core: "Core", unique_id: str, caller: "Caller", *, counters: Counters, faults: Faults, record: Record
     ) -> None:
-        self.core = core
-        self.unique_id = unique_id
-        self.number, self.caller_name, self.destination = number, name or number, destination
-        self.rate_hz = rate_hz
-        self.codec = "PCMU" if rate_hz == 8000 else "G722"
-        self.counters = counters
-        self.faults = faults
-        self.record = record
-        self.port = 5000 + core.next_session() % 60000
-        self.channel_name = f"sofia/internal/{number}@127.0.0.1:{self.port}"
-        self.started_epoch = core.epoch()
-        self.answered_epoch = self.hung_up_epoch = self.progress_epoch = self.early_epoch = 0.0
-        self.variables = sip_variables(
-            unique_id=unique_id,
-            session=core.session,
-            number=number,
-            name=name,
-            destination=destination,
-            port=self.port,
-            codec=self.codec,
-            epoch=self.started_epoch,
-        )
-        self.up = True
-        "Until the hangup."
-        self.running_state = "CS_EXECUTE"
-        self.call_state = "RINGING"
-        self.answer_state = "ringing"
-        self.hangup_cause = ""
-        self.hung_up_by_caller = False
-        self.held = False
+        super().__init__(core, unique_id, caller, counters=counters, faults=faults, record=record)
         self.stream: AudioStream | None = None
-        self.controls: list[ControlConnection] = []
         self.playing: Sound | None = None
-        self.b_leg: Any = None
+        self.b_leg: BLeg | None = None
         self.next_actions: list[tuple[str, str]] | None = None
         "Where a transfer sends the channel; the running applications end."
         self.media_ready = asyncio.Event()
@@ -106,160 +48,6 @@ class Channel:
         self._pending_hangup: str | None = None
         self._stirred = False
         self._waiter: asyncio.Future[None] | None = None
-        self._caller_piece: Piece | None = None
-        self._variables_piece: Piece | None = None
-        self._last = ("", "")
-
-    # -- state and events ------------------------------------------------------------------------------------------
-
-    @property
-    def answered(self) -> bool:
-        return self.answer_state == "answered"
-
-    @property
-    def has_media(self) -> bool:
-        """Whether audio flows: answered, or early media."""
-        return self.answer_state in ("answered", "early")
-
-    def set_variable(self, name: str, value: str | None) -> None:
-        """Set a channel variable; None or an empty value removes it."""
-        self._variables_piece = None
-        self.variables.pop(name, None)
-        if value:
-            self.variables[name] = value
-
-    def state_pairs(self) -> Pairs:
-        """Return the headers that tell the channel's state."""
-        number = STATES[self.running_state] if self.up else max(STATES[self.running_state], 10)
-        rate = str(self.rate_hz)
-        codec = [("Name", self.codec), ("Rate", rate), ("Bit-Rate", "64000")]
-        return (
-            ("Channel-State", self.running_state),
-            ("Channel-Call-State", self.call_state),
-            ("Channel-State-Number", str(number)),
-            ("Channel-Name", self.channel_name),
-            ("Unique-ID", self.unique_id),
-            ("Call-Direction", "inbound"),
-            ("Presence-Call-Direction", "inbound"),
-            ("Channel-HIT-Dialplan", "true"),
-            ("Channel-Call-UUID", self.unique_id),
-            ("Answer-State", self.answer_state),
-            *([("Hangup-Cause", self.hangup_cause)] if self.hangup_cause else []),
-            *((f"Channel-{way}-Codec-{name}", value) for way in ("Read", "Write") for name, value in codec),
-        )
-
-    def profile(self) -> Pairs:
-        """Return the caller profile without a prefix."""
-
-        def stamp(at: float) -> str:
-            return str(int(at * 1e6))
-
-        started = stamp(self.started_epoch)
-        return (
-            ("Direction", "inbound"),
-            ("Logical-Direction", "inbound"),
-            ("Username", self.number),
-            ("Dialplan", "XML"),
-            ("Caller-ID-Name", self.caller_name),
-            ("Caller-ID-Number", self.number),
-            ("Orig-Caller-ID-Name", self.caller_name),
-            ("Orig-Caller-ID-Number", self.number),
-            ("Network-Addr", "127.0.0.1"),
-            ("ANI", self.number),
-            ("Destination-Number", self.destination),
-            ("Unique-ID", self.unique_id),
-            ("Source", "mod_sofia"),
-            ("Context", "default"),
-            ("Channel-Name", self.channel_name),
-            ("Profile-Index", "1"),
-            ("Profile-Created-Time", started),
-            ("Channel-Created-Time", started),
-            ("Channel-Answered-Time", stamp(self.answered_epoch)),
-            ("Channel-Progress-Time", stamp(self.progress_epoch)),
-            ("Channel-Progress-Media-Time", stamp(self.early_epoch)),
-            ("Channel-Hangup-Time", stamp(self.hung_up_epoch) if self.running_state == "CS_REPORTING" else "0"),
-            ("Channel-Transfer-Time", "0"),
-            ("Channel-Resurrect-Time", "0"),
-            ("Channel-Bridged-Time", "0"),
-            ("Channel-Last-Hold", "0"),
-            ("Channel-Hold-Accum", "0"),
-            ("Screen-Bit", "true"),
-            ("Privacy-Hide-Name", "false"),
-            ("Privacy-Hide-Number", "false"),
-        )
-
-    def snapshot(self) -> list[tuple[str, str]]:
-        """Return the headers of the connect answer, without its reply lines."""
-        head = event_piece("CHANNEL_DATA", self.core.epoch(), self.core.next_sequence())
-        profile = self.profile()
-        return [
-            *head.pairs,
-            *caller_pairs("Channel", profile),
-            *self.state_pairs(),
-            *caller_pairs("Caller", profile),
-            *self._variable_pairs(),
-        ]
-
-    def profile_changed(self) -> None:
-        """Have the caller headers written anew."""
-        self._caller_piece = None
-
-    def _variable_pairs(self) -> Iterable[tuple[str, str]]:
-        return ((f"variable_{name}", value) for name, value in self.variables.items())
-
-    def emit(
-        self,
-        name: str,
-        extra: Iterable[tuple[str, str]] = (),
-        *,
-        second: Pairs = (),
-        other: Pairs = (),
-        last: Pairs = (),
-        subclass: str = "",
-        body: bytes = b"",
-    ) -> None:
-        """Fire an event to every socket that wants it.
-
-        `second` stands right behind the event's own headers, `other` behind the caller's, `last` and then `extra` at
-        the end; `extra` is put on the time line as well.
-        """
-        extra = tuple(extra)
-        self.record.note("control", name, **dict(extra), **({"body": body} if body else {}), **_short(subclass))
-        sequence = self.core.next_sequence()
-        event: ChannelEvent | None = None
-        for control in tuple(self.controls):
-            if not control.wants(name, subclass):
-                continue
-            if event is None:
-                event = self._build(name, sequence, (*last, *extra), second, other, subclass, body)
-            control.offer(event)
-
-    def _build(
-        self, name: str, sequence: int, extra: Pairs, second: Pairs, other: Pairs, subclass: str, body: bytes
-    ) -> ChannelEvent:
-        first: Pairs = (("Event-Subclass", subclass),) if subclass else ()
-        if self._caller_piece is None:
-            self._caller_piece = Piece(caller_pairs("Caller", self.profile()))
-        pieces = [event_piece(name, self.core.epoch(), sequence, first), Piece(second), Piece(self.state_pairs())]
-        pieces += [self._caller_piece, Piece(other)]
-        if name not in _WITHOUT_VARIABLES:
-            if self._variables_piece is None:
-                self._variables_piece = Piece(self._variable_pairs())
-            pieces.append(self._variables_piece)
-        pieces.append(Piece(extra))
-        return ChannelEvent(name, pieces, subclass=subclass, body=body)
-
-    def set_call_state(self, state: str) -> None:
-        """Change the call state and fire CHANNEL_CALLSTATE."""
-        before, self.call_state = self.call_state, state
-        if before != state:
-            self.emit("CHANNEL_CALLSTATE", second=(("Original-Channel-Call-State", before),))
-
-    def set_running_state(self, state: str) -> None:
-        """Change the state and fire CHANNEL_STATE."""
-        self.running_state = state
-        self.profile_changed()
-        self.emit("CHANNEL_STATE")
 
     # -- what others do to the channel -----------------------------------------------------------------------------
 
@@ -274,27 +62,43 @@ class Channel:
         if not self.up:
             return
         self.up = False
+        self.state = "CS_HANGUP"
         self.hangup_cause = cause if cause in Q850 else "NORMAL_CLEARING"
         self.answer_state = "hangup"
         self.hung_up_epoch = self.core.epoch()
-        if by_caller:
-            status = "487" if cause == "ORIGINATOR_CANCEL" else "200"
-            self.set_variable("sip_term_status", status)
-            self.set_variable("proto_specific_hangup_cause", f"sip:{status}")
-            self.set_variable("sip_term_cause", status if status == "487" else "16")
         self.hung_up_by_caller = by_caller
-        self.emit("CHANNEL_HANGUP")
-        if by_caller:
-            disposition = "recv_cancel" if cause == "ORIGINATOR_CANCEL" else "recv_bye"
-            self.set_variable("sip_hangup_disposition", disposition)
+        if not by_caller:
+            self.emit("CHANNEL_HANGUP")
+        elif cause == "ORIGINATOR_CANCEL":
+            self.set_variable("sip_hangup_disposition", "recv_cancel")
+            self.emit("CHANNEL_HANGUP")
+            self._term("487", "487")
+        else:
+            self._term("200", "16")
+            self.emit("CHANNEL_HANGUP")
+            self.set_variable("sip_hangup_disposition", "recv_bye")
         self.media_ready.set()
         for tell in self.on_hangup:
             tell()
         self.stir()
 
-    def transfer(self, actions: list[tuple[str, str]]) -> None:
-        """Leave what is running and go on with `actions`."""
+    def _term(self, status: str, cause: str) -> None:
+        self.set_variable("sip_term_status", status)
+        self.set_variable("proto_specific_hangup_cause", f"sip:{status}")
+        self.set_variable("sip_term_cause", cause)
+
+    def transfer(self, actions: list[tuple[str, str]], destination: str) -> None:
+        """Leave what is running and go on with `actions`, under the name of `destination`."""
+        if not self.up:
+            return
         self.next_actions = actions
+        self.state = "CS_ROUTING"
+        self.transferred_from, self.destination = self.destination, destination
+        where = f"{self.destination}/default/XML"
+        self.transfer_source = f"{int(self.core.epoch())}:{self.core.new_uuid()}:bl_xfer:{where}"
+        self.set_variable("transfer_history", self.transfer_source)
+        self.set_variable("transfer_source", self.transfer_source)
+        self.profile_changed()
         self.stir()
 
     def queue(self, message: Message) -> bool:
@@ -478,21 +282,3 @@ class Channel:
         if self.stream is not None:
             self.emit("MEDIA_BUG_STOP", second=(("Media-Bug-Function", "audio_stream"), ("Media-Bug-Target", "N/A")))
         self.set_call_state("HANGUP")
-
-    def report(self) -> None:
-        """Fire the last events: CHANNEL_STATE CS_REPORTING and CHANNEL_HANGUP_COMPLETE."""
-        self.set_running_state("CS_REPORTING")
-        last = end_variables(
-            cause=self.hangup_cause,
-            started=self.started_epoch,
-            answered=self.answered_epoch,
-            ended=self.hung_up_epoch,
-            application=self._last[0],
-            data=self._last[1],
-            caller_id=f'"{self.caller_name}" <{self.number}>',
-        )
-        self.emit("CHANNEL_HANGUP_COMPLETE", second=(("Hangup-Cause", self.hangup_cause),), last=last)
-
-
-def _short(subclass: str) -> dict[str, str]:
-    return {"subclass": subclass} if subclass else {}

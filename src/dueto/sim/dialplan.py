@@ -7,21 +7,24 @@ if TYPE_CHECKING:
     from dueto.sim.core import Action
 
 
-def actions_for(channel: "Channel", words: list[str]) -> "list[Action]":
-    """Return what `EXTENSION [DIALPLAN [CONTEXT]]`, or `'app:arg' inline`, would run."""
+def transfer(channel: "Channel", words: list[str]) -> None:
+    """Transfer to `EXTENSION [DIALPLAN [CONTEXT]]`, or to `'app:arg,app:arg' inline`."""
     text = " ".join(words)
     if words and words[-1].lower() == "inline":
         inline = text[: -len("inline")].strip().strip("'")
-        if inline.startswith("m:"):  # m:X: says which character stands between two actions
-            inline, mark = inline[4:], inline[2]
-        else:
-            mark = ","
-        pairs = (part.partition(":") for part in inline.split(mark))
-        return [(name.strip(), argument) for name, _, argument in pairs if name.strip()]
-    extension = words[0] if words else ""
-    channel.destination = extension or channel.destination
-    channel.profile_changed()
-    return list(channel.core.extensions.get(extension, ()))
+        channel.transfer(parse_inline(inline), inline)
+    else:
+        extension = words[0] if words else ""
+        channel.transfer(list(channel.core.extensions.get(extension, ())), extension)
+
+
+def parse_inline(text: str) -> "list[Action]":
+    """Read an inline dialplan: `app:arg` with commas between, or `m:X:` and X between."""
+    mark = ","
+    if text.startswith("m:") and text[3:4] == ":":
+        mark, text = text[2], text[4:]
+    pairs = (part.partition(":") for part in text.split(mark))
+    return [(name.strip(), argument) for name, _, argument in pairs if name.strip()]
 
 
 def expand(channel: "Channel", text: str) -> str:

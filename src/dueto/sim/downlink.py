@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from dueto.audio.resample import Resampler
+from dueto.audio import Resampler, frame_bytes
 from dueto.sim.counters import Counters
-from dueto.sim.sounds import frame_bytes
 
 GAP_FRAMES: Final = 15
 "Silence up to this long (300 ms) between two pieces of audio is a gap in one of them."

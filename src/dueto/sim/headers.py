@@ -274,4 +274,5 @@ def sip_variables(
         "rtp_2833_recv_payload": "101",
         "remote_media_ip": host,
         "remote_media_port": str(40000 + session * 2 % 9000),
+        "endpoint_disposition": "RECEIVED",
     }

@@ -1,16 +1,13 @@
 """What a channel can play: tones, silence, files. All of it L16, little-endian, mono, cut into frames of 20 ms."""
 
-import io
 import re
-import wave
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
-from dueto.audio.resample import resample_all
+from dueto.audio import frame_bytes, pcm, resample_all
+from dueto.errors import LocalProtocolError
 
 FRAME_S: Final = 0.02
 _TONE = re.compile(r"%\((\d+),\s*(\d+),\s*([\d.,\s]+)\)")
@@ -60,34 +57,18 @@ class Sound:
         return frame.ljust(self._frame_bytes, b"\0")
 
 
-def frame_bytes(rate_hz: int) -> int:
-    """Return the size of 20 ms of L16 mono."""
-    return rate_hz // 50 * 2
+def tone(rate_hz: int, seconds: float, *frequencies_hz: float, dbfs: float = -12.0) -> bytes:
+    """Return L16 of one or more frequencies at once, each at `dbfs`."""
+    return pcm.mix(*(pcm.tone(rate_hz, seconds * 1000, frequency, dbfs) for frequency in frequencies_hz))
 
 
-def tone(rate_hz: int, seconds: float, *frequencies_hz: float, level: float = 0.25) -> bytes:
-    """Return a tone of one or more frequencies; `level` of each is a fraction of full scale."""
-    at = np.arange(int(rate_hz * seconds)) / rate_hz
-    wave_sum = sum((np.sin(2 * np.pi * f * at) for f in frequencies_hz), start=np.zeros_like(at))
-    return np.clip(wave_sum * level * 32767, -32768, 32767).astype("<i2").tobytes()
-
-
-def read_wav(data: bytes, rate_hz: int) -> bytes:
-    """Return a WAV's audio as L16 mono at `rate_hz`; of several channels the first.
-
-    Raises: NoSuchSound: it is no 16-bit PCM WAV.
-    """
+def _from_wav(data: bytes, rate_hz: int) -> bytes:
     try:
-        with wave.open(io.BytesIO(data)) as file:
-            channels, width, source_hz = file.getnchannels(), file.getsampwidth(), file.getframerate()
-            pcm = file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise NoSuchSound(f"not a WAV: {error}") from None
-    if width != 2:
-        raise NoSuchSound(f"a WAV of {8 * width} bits; 16 are wanted")
-    if channels > 1:
-        pcm = np.frombuffer(pcm, "<i2")[::channels].tobytes()
-    return resample_all(pcm, source_hz, rate_hz)
+        wav = pcm.read_wav(data)
+    except LocalProtocolError as error:
+        raise NoSuchSound(str(error)) from None
+    left = pcm.split_stereo(wav.pcm)[0] if wav.channels == 2 else wav.pcm
+    return resample_all(left, wav.rate_hz, rate_hz)
 
 
 def load(source: "bytes | str | Path", rate_hz: int) -> bytes:
@@ -98,7 +79,7 @@ def load(source: "bytes | str | Path", rate_hz: int) -> bytes:
     if isinstance(source, bytes):
         return source
     try:
-        return read_wav(Path(source).read_bytes(), rate_hz)
+        return _from_wav(Path(source).read_bytes(), rate_hz)
     except OSError as error:
         raise NoSuchSound(str(error)) from None
 
@@ -119,7 +100,7 @@ def open_sound(name: str, rate_hz: int, files: Mapping[str, StoredFile]) -> Soun
         return Sound(_tone_cycle(rest, rate_hz), size, loops=_tone_loops(rest))
     if (stored := files.get(name)) is not None:
         if not stored.rate_hz:
-            return Sound(read_wav(stored.data, rate_hz), size)
+            return Sound(_from_wav(stored.data, rate_hz), size)
         return Sound(resample_all(stored.data[: len(stored.data) & ~1], stored.rate_hz, rate_hz), size)
     if (raw := _RAW.search(name)) is not None:
         try:

@@ -23,6 +23,9 @@ from dueto.sim.virtual import VirtualTimeLoop
 
 DEFAULT_MEDIA_URL = "ws://127.0.0.1:8085/stream/{secretary}/{uuid}/{caller}?rate=16000&mix=mono&token={token}"
 
+VIRTUAL_EPOCH_S = 1_800_000_000.25
+"Where the wall clock of a run on virtual time begins, so that every run is the same."
+
 
 class Switch:
     """A FreeSWITCH with an audio module, as far as a gateway can tell.
@@ -49,6 +52,7 @@ class Switch:
         event_tick_s: float = 0.02,
         clears: bool = False,
         record: bool = True,
+        epoch_s: float | None = None,
     ) -> None:
         """`control`: what stands behind `socket`, `HOST:PORT[|HOST:PORT]`; empty: no control leg.
 
@@ -58,6 +62,7 @@ class Switch:
         `extensions`: other extensions, for transfers and for callers who dial them. `endpoints`: who can be dialled.
         `event_tick_s`: how often a socket looks for events (20 ms on a real switch; 0: at once). `clears`: whether the
         streaming dialect knows stopAudio and killAudio. `record`: keep audio and time lines (not wanted under load).
+        `epoch_s`: the wall clock at the start; limits in whole seconds (linger, call_timeout) go by it. None: now.
         """
         self._control, self._media_url, self._secret = control, media_url, secret
         self._start, self._answer = start, answer
@@ -66,6 +71,7 @@ class Switch:
         self._endpoints = dict(endpoints or {})
         self._dialect, self._faults, self._clock, self._doors = dialect, faults, clock, doors
         self._seed, self._event_tick_s, self._clears, self._record = seed, event_tick_s, clears, record
+        self._epoch_s = epoch_s
         self._core: Core | None = None
         self._ticker: Ticker | None = None
         self._calls: dict[str, SimCall] = {}
@@ -157,6 +163,9 @@ class Switch:
             loop = asyncio.get_running_loop()
             virtual = isinstance(loop, VirtualTimeLoop)
             clock = self._clock or (loop.time if virtual else time.monotonic)
+            epoch_s = self._epoch_s
+            if epoch_s is None:
+                epoch_s = VIRTUAL_EPOCH_S if virtual else time.time()
             self._core = Core(
                 loop=loop,
                 clock=clock,
@@ -166,7 +175,7 @@ class Switch:
                 extensions=self._extensions,
                 endpoints=self._endpoints,
                 dialect=self._dialect,
-                epoch_s=1_800_000_000.25 if virtual else time.time(),
+                epoch_s=epoch_s,
                 started_s=clock(),
                 event_tick_s=self._event_tick_s,
                 clears=self._clears,

@@ -1,5 +1,6 @@
 """From the switch's bytes to messages: the application's end of an event socket. No I/O, no time."""
 
+import re
 from collections.abc import Sequence
 
 from dueto.errors import RemoteProtocolError
@@ -17,6 +18,7 @@ from dueto.wire.esl.messages import (
     Reply,
 )
 
+_PLAIN_EVENT = re.compile(rb"Content-Length: (\d{1,12})\nContent-Type: text/event-plain\n\n").match
 _SIMPLE: dict[bytes, type[ApiResponse | DisconnectNotice | AuthRequest | Rejection | LogLine]] = {
     b"api/response": ApiResponse,
     b"text/disconnect-notice": DisconnectNotice,
@@ -56,12 +58,13 @@ class Decoder:
         """
         if self._fault:
             raise BrokenStream(self._fault, ())
-        inbox = self._inbox
-        inbox.feed(data)
         messages: list[Message] = []
         try:
-            while inbox and (message := self._next()) is not None:
-                messages.append(message)
+            read = 0 if self._head or self._inbox else self._plain_events(data, messages)
+            if read < len(data):
+                self._inbox.feed(data[read:])
+                while (message := self._next()) is not None:
+                    messages.append(message)
         except RemoteProtocolError as error:
             self._fault = str(error)
             self._inbox.clear()
@@ -73,11 +76,23 @@ class Decoder:
         """How much of an unfinished message is held."""
         return len(self._head) + len(self._inbox)
 
+    def _plain_events(self, data: bytes, messages: list[Message]) -> int:
+        """Append the whole plain events that `data` begins with; return where they end.
+
+        Nearly every piece is that and nothing else, and this reads it at half the cost of the general way.
+        """
+        at = 0
+        while opening := _PLAIN_EVENT(data, at):
+            start, length = opening.end(), int(opening[1])
+            end = start + length
+            if end > len(data) or length > self._limits.body_bytes:
+                break
+            messages.append(Event.from_content(data[start - 1 : end]))
+            at = end
+        return at
+
     def _next(self) -> Message | None:
         if not self._head:
-            content = self._inbox.plain_event()
-            if content is not None:
-                return Event.from_content(content)
             head = self._inbox.head()
             if head is None:
                 return None

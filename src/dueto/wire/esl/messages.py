@@ -16,7 +16,7 @@ class _Needles(dict[str, bytes]):
     def __missing__(self, name: str) -> bytes:
         if len(self) >= 1024:
             self.clear()
-        needle = self[name] = b"\n" + name.encode("ascii", "replace") + b":"
+        needle = self[name] = b"\n" + name.encode("utf-8", "replace") + b": "
         return needle
 
 
@@ -24,23 +24,27 @@ _NEEDLES = _Needles()
 
 
 class Block:
-    """A header block and its body. `raw` begins with a newline, so that every header line has one in front."""
+    """A header block and its body.
+
+    `raw` holds the header lines and nothing behind them but the blank line, with a newline in front of each; so a
+    header is found by searching for newline, name, colon and space, as the switch writes them, and never in a body.
+    """
 
     __slots__ = ("_end", "body_bytes", "raw")
 
     def __init__(self, raw: bytes, end: int, body: bytes = b"") -> None:
         self.raw = raw
-        self._end = end  # the newline of the last header line; a header is never looked for behind it
+        self._end = end  # where the newline of the last header line is
         self.body_bytes = body
 
     def find(self, name: str) -> bytes | None:
         """Return the value of the first header `name` as it stands on the wire, or None."""
         needle = _NEEDLES[name]
-        start = self.raw.find(needle, 0, self._end)
+        start = self.raw.find(needle)
         if start < 0:
             return None
         start += len(needle)
-        return self.raw[start : self.raw.find(b"\n", start)].strip()
+        return self.raw[start : self.raw.find(b"\n", start)]
 
     @property
     def body(self) -> str:
@@ -105,11 +109,11 @@ class Event(Block):
         """Return the header `name`, decoded; `default` where it is absent or the switch wrote `_undef_`."""
         raw = self.raw  # `find` and `unquote` written out: this runs six times for every event of every call
         needle = _NEEDLES[name]
-        start = raw.find(needle, 0, self._end)
+        start = raw.find(needle)
         if start < 0:
             return default
         start += len(needle)
-        value = raw[start : raw.find(b"\n", start)].decode("utf-8", "replace").strip()
+        value = raw[start : raw.find(b"\n", start)].decode("utf-8", "replace")
         if "%" in value:
             return unquote(value.encode())
         return default if value == "_undef_" else value
@@ -128,9 +132,8 @@ class Event(Block):
     def items(self) -> Iterator[tuple[str, str]]:
         """Yield every header in order, decoded. This is the slow way: it reads all of them."""
         for line in self.raw[1 : self._end].split(b"\n"):
-            name, colon, value = line.partition(b":")
+            name, colon, value = line.partition(b": ")
             if colon:
-                value = value.strip()
                 yield name.decode("utf-8", "replace"), "" if value == b"_undef_" else unquote(value)
 
     def as_dict(self) -> dict[str, str]:

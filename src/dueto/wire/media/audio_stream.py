@@ -24,7 +24,7 @@ class PlayFile:
 
 
 def stream_audio(pcm: bytes, rate_hz: int, piece_id: str) -> str:
-    """Return the text that hands `pcm` (L16 mono) to the module; `piece_id` is ours and plain ASCII."""
+    """Return the text that hands `pcm` (L16 mono) to the module; `piece_id` is ours: plain ASCII, no `"` or `\\`."""
     return _TEMPLATE % (rate_hz, piece_id, base64.b64encode(pcm).decode("ascii"))
 
 
@@ -32,6 +32,6 @@ def play_file(body: str | bytes) -> PlayFile | None:
     """Read the body of a ::play event; None where it names no file."""
     try:
         play = msgspec.json.decode(body, type=_Play)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeError):
         return None
-    return PlayFile(play.id, play.file)
+    return PlayFile(play.id, play.file) if play.file else None

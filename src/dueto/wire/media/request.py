@@ -1,18 +1,21 @@
 """The stream's URL: what a dialplan writes into it and what a gateway reads out of it."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qs, quote, unquote
 
 from dueto.errors import LocalProtocolError, Refused
 
 MAX_URL_BYTES = 4096
 "The module takes no longer URL (`audio-websocket.md`, section 1)."
+MAX_FIELDS = 16
+"A query has three: rate, mix, token."
 _PARTS = {
     "secretary": re.compile(r"[A-Za-z0-9._~-]{1,64}"),
     "uuid": re.compile(r"[A-Za-z0-9._:@-]{1,128}"),
     "caller": re.compile(r"[A-Za-z0-9._+*#@: -]{0,64}"),
 }
+_NOT_OF_A_CALLER = re.compile(r"[^A-Za-z0-9._+*#@: -]")
 _RATES = (8000, 16000, 24000, 32000, 48000)
 _MIXES = {"mono": 1, "mixed": 1, "stereo": 2}
 
@@ -30,7 +33,7 @@ class StreamRequest:
     rate_hz: int
     mix: str
     "`mono` (what the caller says), `mixed`, or `stereo` (caller left)."
-    token: str
+    token: str = field(repr=False)
 
     @property
     def channels(self) -> int:
@@ -42,14 +45,18 @@ class StreamPath:
     """The path of `media.path`, both ways."""
 
     def __init__(self, template: str) -> None:
-        self._template = template
-        pattern = ""
-        for text, name in re.findall(r"([^{]*)(?:\{(\w+)\})?", template):
-            pattern += re.escape(text) + (f"(?P<{name}>[^/]*)" if name else "")
-        names = re.findall(r"\{(\w+)\}", template)
+        """Raises: LocalProtocolError: the template is not one that can be written and read back without doubt."""
+        pieces = re.split(r"\{(\w+)\}", template)
+        texts, names = pieces[::2], pieces[1::2]
         if "uuid" not in names or len(set(names)) != len(names) or not set(names) <= set(_PARTS):
             raise LocalProtocolError(f"a stream path needs {{uuid}} and knows {{secretary}}, {{caller}}: {template}")
-        self._pattern = re.compile(pattern)
+        if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", "".join(texts)) or not texts[0].startswith("/"):
+            raise LocalProtocolError(f"a stream path begins with / and holds plain characters only: {template}")
+        if any("/" not in text for text in texts[1:-1]):
+            raise LocalProtocolError(f"a / must stand between the parts of a stream path: {template}")
+        self._template = template
+        found = "".join(f"(?P<{name}>[^/]*){re.escape(text)}" for name, text in zip(names, texts[1:], strict=True))
+        self._pattern = re.compile(re.escape(texts[0]) + found)
 
     def parse(self, target: bytes | str, *, default_rate_hz: int) -> StreamRequest:
         """Read a request target, query included.
@@ -67,9 +74,7 @@ class StreamPath:
         for name, value in parts.items():
             if not _PARTS[name].fullmatch(value):
                 raise Refused("bad_request", f"{name} in the path is too long or holds what it may not", status=400)
-        fields = {
-            name: values[0] for name, values in parse_qs(query, keep_blank_values=True, max_num_fields=16).items()
-        }
+        fields = _fields(query)
         return StreamRequest(
             unique_id=parts["uuid"],
             secretary=parts.get("secretary", ""),
@@ -80,22 +85,41 @@ class StreamPath:
         )
 
     def build(self, base_url: str, request: StreamRequest) -> str:
-        """Return the URL that parses to `request`; `base_url` is `ws://HOST:PORT` without a path."""
-        path = self._template.format(
-            secretary=quote(request.secretary or "default", safe=""),
-            uuid=quote(request.unique_id, safe=""),
-            caller=quote(request.caller, safe=""),
-        )
-        url = f"{base_url.rstrip('/')}{path}?rate={request.rate_hz}&mix={request.mix}&token={request.token}"
+        """Return the URL that parses to `request`; `base_url` is `ws://HOST:PORT` without a path.
+
+        Two things it can't say: an empty `secretary` is written `default`, and what a caller's number holds that no
+        path may (whoever calls chooses it, and it must not cost the call its stream) is written `_`.
+        Raises: LocalProtocolError: another part holds what `parse` would refuse, or the URL is longer than it may be.
+        """
+        parts = {
+            "secretary": request.secretary or "default",
+            "uuid": request.unique_id,
+            "caller": _NOT_OF_A_CALLER.sub("_", request.caller)[:64],
+        }
+        for name, value in parts.items():
+            if not _PARTS[name].fullmatch(value):
+                raise LocalProtocolError(f"{name} is too long for a stream URL, or holds what it may not")
+        path = self._template.format(**{name: quote(value, safe="") for name, value in parts.items()})
+        query = f"rate={request.rate_hz}&mix={request.mix}&token={quote(request.token, safe='')}"
+        url = f"{base_url.rstrip('/')}{path}?{query}"
         if len(url) > MAX_URL_BYTES:
             raise LocalProtocolError(f"a stream URL of {len(url)} characters; the module takes {MAX_URL_BYTES}")
         return url
 
 
+def _fields(query: str) -> dict[str, str]:
+    """Read a query; of a name that occurs twice, the first."""
+    try:
+        fields = parse_qs(query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise Refused("bad_request", f"a query of more than {MAX_FIELDS} fields", status=400) from None
+    return {name: values[0] for name, values in fields.items()}
+
+
 def _rate(text: str | None, default_hz: int) -> int:
     if text is None:
         return default_hz
-    rate_hz = int(text) if text.isdigit() and len(text) < 6 else 0
+    rate_hz = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
     if rate_hz not in _RATES:
         raise Refused("bad_request", f"rate={text!r} is none of {', '.join(map(str, _RATES))}", status=400)
     return rate_hz
