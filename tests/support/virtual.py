@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dueto.call import Agent, CallRules, Desk, House
@@ -129,11 +129,18 @@ class Virtual:
 
     desk: Desk
     doors: MemoryDoors
-    journal: list[tuple[str, str, Mapping[str, object]]] = field(default_factory=list)
+    journal: list[tuple[str, str, Mapping[str, object]]]
+    noted: asyncio.Event
 
     def names(self, unique_id: str | None = None) -> list[str]:
         """The names of what was journalled, in order."""
         return [name for uid, name, _ in self.journal if unique_id in (None, uid)]
+
+    async def until_noted(self, name: str, *, times: int = 1) -> None:
+        """Wait until `name` was journalled `times` times."""
+        while self.names().count(name) < times:
+            self.noted.clear()
+            await self.noted.wait()
 
     def switch(self, **more: Any) -> Switch:
         """A simulated switch in the same process."""
@@ -171,10 +178,12 @@ async def virtual_desk(
 ) -> AsyncIterator[Virtual]:
     """Stand a desk up on the running virtual loop."""
     journal: list[tuple[str, str, Mapping[str, object]]] = []
+    noted = asyncio.Event()
 
     def note(unique_id: str, event: str, fields: Mapping[str, object]) -> None:
         if keep_journal or event == "task_failed":
             journal.append((unique_id, event, dict(fields)))
+            noted.set()
 
     clock = asyncio.get_running_loop().time
     house = House(
@@ -188,7 +197,9 @@ async def virtual_desk(
     )
     desk = Desk(house)
     try:
-        yield Virtual(desk, virtual_doors(desk, dialect, faults=pipe_faults), journal)
+        yield Virtual(desk, virtual_doors(desk, dialect, faults=pipe_faults), journal, noted)
+        async with asyncio.timeout(20):  # whatever the switch did, every call comes to its end by itself
+            await desk.empty()
     finally:
         await desk.aclose()
     assert not [entry for entry in journal if entry[1] == "task_failed"]

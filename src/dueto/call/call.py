@@ -201,12 +201,12 @@ class Call:
     async def api(self, command: str, argument: str = "", *, timeout_s: float = 5.0) -> str:
         """Run an api command on the control leg. Raises: CommandRefused: the switch said -ERR."""
         async with self._session.alive():
-            return await self._session.switch().api(command, argument, timeout_s=timeout_s)
+            return await (await self._session.switch()).api(command, argument, timeout_s=timeout_s)
 
     async def execute(self, application: str, argument: str = "", *, timeout_s: float | None = None) -> Event:
         """Run a dialplan application and return its own CHANNEL_EXECUTE_COMPLETE."""
         async with self._session.alive():
-            control = self._session.control_now()
+            control = await self._session.control_soon(self._session.house.rules.warn_after_s)
             if control is None:
                 raise NotCapable("the call has no control leg")
             return await control.execute(application, argument, timeout_s=timeout_s)

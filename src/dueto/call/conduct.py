@@ -131,7 +131,7 @@ class Conduct:
     async def bridge(self, destination: Destination, *, timeout_s: float) -> TransferResult:
         """`execute bridge`, judged by its own completion and by CHANNEL_BRIDGE, never by what an earlier one left."""
         session = self._session
-        control = session.switch()
+        control = await session.switch()
         for variable in VARIABLES_OF_THIS_ATTEMPT:
             control.post(Api("uuid_setvar", f"{session.unique_id} {variable}"))
         for variable in (
@@ -173,7 +173,8 @@ class Conduct:
 
     async def leave(self, variables: Mapping[str, str] | None = None) -> None:
         """Give the channel back to the dialplan: first stop the stream (it survives the socket), then let go of it."""
-        session, control = self._session, self._control
+        session = self._session
+        control = await session.control_soon(LET_GO_S)
         with contextlib.suppress(DuetoError, TimeoutError):
             async with asyncio.timeout(LET_GO_S):
                 if control is not None:
@@ -201,7 +202,8 @@ class Conduct:
 
     async def hang_up(self) -> None:
         """Kill the channel. That it is gone already is success."""
-        session, control = self._session, self._control
+        session = self._session
+        control = await session.control_soon(LET_GO_S)
         if control is None:
             if session.media is not None:
                 session.media.close()  # media-only: the printed dialplan ends the call when its stream ends

@@ -13,7 +13,7 @@ from dueto.wire.esl import Event
 from dueto.wire.media import StreamRequest
 from dueto.wire.media.token import token_is_valid
 
-REMEMBERED = 10_000
+REMEMBERED = 1000
 "How many ended calls are remembered, so that a late stream of one is refused and makes no new call."
 
 

@@ -70,6 +70,7 @@ class Session:
         self.tokens: set[str] = set()
         "Tokens of the streams we started ourselves."
         self.media_up = asyncio.Event()
+        self.control_up = asyncio.Event()
         self.waiting_tone = False
         self.bridged: asyncio.Future[str] | None = None
         "Who waits for CHANNEL_BRIDGE."
@@ -150,9 +151,17 @@ class Session:
         """The control leg, if it is up."""
         return self.control if self.control is not None and not self.control.closed else None
 
-    def switch(self) -> ControlLeg:
+    async def control_soon(self, patience_s: float) -> ControlLeg | None:
+        """The control leg, waited for where media came first and control may still come."""
+        if self.state.control is Leg.AWAITED and self.house.rules.control_expected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self.control_up.wait()
+        return self.control_now()
+
+    async def switch(self) -> ControlLeg:
         """The control leg for a verb that needs the api. Raises: NotCapable: says what is missing."""
-        control = self.control_now()
+        control = await self.control_soon(self.house.rules.warn_after_s)
         if control is None:
             raise NotCapable("the call has no control leg, and no inbound event socket is configured")
         if not control.capabilities.api:
@@ -247,6 +256,7 @@ class Session:
             leg.notify_session_ended("the call is over")
             return
         old, self.control = self.control, leg
+        self.control_up.set()
         channel = leg.channel
         self.caller_number = channel.get("Caller-Caller-ID-Number") or self.caller_number
         self.caller_name = channel.get("Caller-Caller-ID-Name") or self.caller_name
@@ -408,10 +418,10 @@ class Session:
                 self._start("rescue", self.conduct.rescue)
             case Action.LEAVE:
                 self._start("leave", self.conduct.leave)
-                self._timer("let_go", LET_GO_S + 2, phase.Left())
+                self._timer("let_go", 2 * LET_GO_S + 1, phase.Left())
             case Action.HANG_UP:
                 self._start("hang up", self.conduct.hang_up)
-                self._timer("let_go", LET_GO_S, phase.Left())
+                self._timer("let_go", 2 * LET_GO_S + 1, phase.Left())
             case Action.END:
                 self._end(before)
 

@@ -101,7 +101,8 @@ class Event(Block):
         for name, value in items:
             if not name or any(char in name for char in "\r\n:"):
                 raise RemoteProtocolError(f"event header named {name[:60]!r}")
-            lines.append(utf8(name) + b": " + quote(utf8(value)))
+            quoted = quote(utf8(value).replace(b"%", b"%25"))  # decoded already: its `%41` is three characters
+            lines.append(utf8(name) + b": " + (quoted or b"_undef_"))
         raw = b"\n".join(lines)
         return cls(raw + b"\n", len(raw), body)
 

@@ -3,10 +3,8 @@
 import re
 from urllib.parse import unquote_to_bytes
 
-_ALWAYS = frozenset(b'#%&+:;<=>?@[\\]^{|}"` ') | frozenset(range(0x20)) | frozenset(range(0x7F, 0x100))
-_QUOTED = tuple(f"%{byte:02X}".encode() if byte in _ALWAYS else bytes((byte,)) for byte in range(256))
-_NEEDS_WORK = re.compile(rb"[^!$'()*,\-./0-9A-Z_a-z~]")
-_ALREADY = re.compile(rb"%[0-9A-F]{2}")
+_QUOTED = tuple(f"%{byte:02X}".encode() for byte in range(256))
+_TO_QUOTE = re.compile(rb"(%(?=[0-9A-F]{2}))|[^!$'()*,\-./0-9A-Z_a-z~]")
 
 
 def quote(value: bytes) -> bytes:
@@ -15,10 +13,11 @@ def quote(value: bytes) -> bytes:
     A `%` that already stands before two upper-case hex digits is kept: the switch does not encode twice, so what it
     sends can't always be told apart from what it was given.
     """
-    if not _NEEDS_WORK.search(value):
-        return value
-    kept = {match.start() for match in _ALREADY.finditer(value)} if b"%" in value else ()
-    return b"".join(b"%" if at in kept else _QUOTED[byte] for at, byte in enumerate(value))
+    return _TO_QUOTE.sub(_quoted, value)
+
+
+def _quoted(found: "re.Match[bytes]") -> bytes:
+    return b"%" if found.lastindex else _QUOTED[found[0][0]]
 
 
 def unquote(value: bytes) -> str:

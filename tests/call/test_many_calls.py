@@ -1,0 +1,67 @@
+"""Ten thousand short calls on the virtual clock: nothing is left of any, and memory stays flat."""
+
+import asyncio
+import gc
+import tracemalloc
+import weakref
+from typing import Any
+
+from dueto.call import Call
+from dueto.legs.esl_outbound import OutboundLeg
+from dueto.sim import Caller, Line, run_virtual
+
+from tests.support.virtual import MediaTwin, virtual_desk
+
+CALLS = 10_000
+WARM = 1_000
+
+
+def test_ten_thousand_calls_leave_nothing_behind_and_memory_is_flat() -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    runs = 0
+
+    async def agent(call: Call) -> None:
+        nonlocal runs
+        runs += 1
+        session = call._session
+        for thing in (call, session, session.control, session.media, session.player, asyncio.current_task()):
+            if thing is not None:
+                alive.add(thing)
+        call.audio_to(call.write_now)
+        async for _ in call.events():
+            pass
+
+    async def script(line: Line) -> None:
+        await line.press("1", ms=40)
+        await line.wait(0.2)
+
+    async def run() -> list[int]:
+        measured = []
+        async with virtual_desk(agent, keep_journal=False) as here, here.switch() as switch:
+            before = len(asyncio.all_tasks())
+            for placed in range(0, CALLS, 50):
+                calls = [await switch.place(Caller(script=script)) for _ in range(50)]
+                await asyncio.gather(*(call.done() for call in calls))
+                await asyncio.gather(*(call.released() for call in calls))
+                await here.desk.empty()
+                del calls
+                if placed + 50 == WARM:
+                    gc.collect()
+                    tracemalloc.start()
+                elif placed + 50 in (CALLS // 2, CALLS):
+                    gc.collect()
+                    measured.append(tracemalloc.get_traced_memory()[0])
+            assert len(asyncio.all_tasks()) == before
+            assert len(here.desk) == 0
+        return measured
+
+    try:
+        half, whole = run_virtual(run(), start_s=1000.0)
+    finally:
+        tracemalloc.stop()
+    gc.collect()
+    assert runs == CALLS
+    assert not alive
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, OutboundLeg | MediaTwin)]
+    print(f"\n{CALLS} calls; {half / 1024:.0f} KiB more after {CALLS // 2}, {whole / 1024:.0f} KiB after all")
+    assert whole - half < 1 << 20  # the desk remembers the ids of the last 10000 calls, on purpose
