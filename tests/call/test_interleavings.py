@@ -105,10 +105,10 @@ def quick_collections() -> Iterator[None]:
     gc.unfreeze()
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(troubles(), VERBS, seconds, st.booleans(), st.booleans(), st.integers(0, 2**16))
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(troubles(), min_size=4, max_size=4), VERBS, seconds, st.booleans(), st.booleans(), st.integers(0, 999))
 def test_under_any_trouble_every_call_ends_once_told_once_in_order_and_leaves_nothing(
-    faults: Faults, verbs: list[str], lasts_s: float, split: bool, gateway_starts: bool, seed: int
+    faults: list[Faults], verbs: list[str], lasts_s: float, split: bool, gateway_starts: bool, seed: int
 ) -> None:
     witness = Witness(verbs)
 
@@ -129,20 +129,20 @@ def test_under_any_trouble_every_call_ends_once_told_once_in_order_and_leaves_no
         async with (
             virtual_desk(witness, rules=rules, pipe_faults=pipe_faults) as here,
             here.switch(
-                faults=faults,
                 start="gateway" if gateway_starts else "dialplan",
                 dialplan=[("playback", "silence_stream://3000")],
             ) as switch,
         ):
-            call = await switch.place(Caller(script=script))
+            calls = [await switch.place(Caller(script=script), faults=trouble) for trouble in faults]
             async with asyncio.timeout(120):
-                await call.over()
-        names = here.names(call.unique_id)
-        runs = witness.runs.get(call.unique_id, 0)
-        ended = names.count("call_ended")
-        assert runs <= max(ended, 1)
-        assert names.count("hungup") == ended
-        assert names.count("paired") <= ended
+                for call in calls:
+                    await call.over()
+        for call in calls:
+            names = here.names(call.unique_id)
+            ended = names.count("call_ended")  # more than once only where the dialplan came back with the same channel
+            assert witness.runs.get(call.unique_id, 0) <= ended
+            assert names.count("hungup") == ended
+            assert names.count("paired") <= ended
 
     run_virtual(run(), start_s=1000.0)
     for told in witness.told:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from types import TracebackType
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -67,8 +68,7 @@ class Gateway:
             logger=call_logger,
         )
         self.desk = Desk(house)
-        control = settings.control
-        self._control = ControlServer(self.desk, OutboundOptions(control.linger_s, allow=control.networks))
+        self._control = _control_server(settings, self.desk)
         self._media = MediaServer(self.desk, house.path, house.dialect, default_rate_hz=settings.media.rate_hz)
         self._status: StatusServer | None = None
         self._closed = asyncio.Event()
@@ -126,6 +126,25 @@ class Gateway:
         if self.desk.draining:
             return False, "draining"
         return (False, "full") if self.desk.full else (True, "ready")
+
+
+class _ControlServer(Protocol):
+    async def start(self, host: str, port: int) -> int: ...
+    async def stop_listening(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+def _control_server(settings: Settings, desk: Desk) -> _ControlServer:
+    control = settings.control
+    options = OutboundOptions(control.linger_s, allow=control.networks)
+    if control.engine == "native":
+        return ControlServer(desk, options)
+    try:
+        from dueto.legs.greenswitch_engine import GreenswitchServer
+    except ImportError as error:
+        missing = f"[control] engine: greenswitch needs {error.name}: pip install 'dueto[greenswitch]'"
+        raise SettingsError(missing) from None
+    return GreenswitchServer(desk, options, event_loop_interval_s=control.event_loop_interval_s)
 
 
 async def _listening(leg: str, address: object, starting: Awaitable[int]) -> int:

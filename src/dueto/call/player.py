@@ -236,6 +236,7 @@ class FilePlayer:
 
     PIECE_MS = 10_000
     LIVE_PIECE_MS = 600
+    LIVE_KEPT_MS = 2000
     QUIET_MS = 100
     PLAY_EVENT_S = 3.0
 
@@ -319,6 +320,8 @@ class FilePlayer:
         while self._pieces or self._live:
             if self._live:
                 self._flush()
+            if not self._pieces:
+                return  # there is nobody who could play it
             await asyncio.wait([piece.over for piece in self._pieces.values()])
 
     def pause(self, paused: bool) -> None:
@@ -352,9 +355,13 @@ class FilePlayer:
         return bool(self._live)
 
     def _flush(self) -> None:
-        pcm = bytes(self._live)
+        try:
+            piece = self._send(bytes(self._live), None)
+        except NotCapable:  # the control leg may only be late; what gets too old meanwhile is dropped
+            del self._live[: -self.LIVE_KEPT_MS * self._bytes_per_ms]
+            return
         self._live.clear()
-        self._spawn("write", self._play([self._send(pcm, None)], None))
+        self._spawn("write", self._play([piece], None))
 
     async def _play(self, pieces: list[_Piece], saying: Saying | None) -> None:
         """Play each piece when its file is there; event-lock on the switch keeps the order."""

@@ -203,6 +203,8 @@ class Session:
         """Say L16 mono at the call's rate and return when it was heard, in any phase in which the caller hears us."""
         if self.player is None:
             raise NotCapable("there is no media leg yet")
+        if not self.can("say"):  # this module speaks through the control leg, which may only be late
+            await self.control_soon(self.house.rules.warn_after_s)
         saying = self.player.say(pcm, interruptible=interruptible)
         heard = False
         try:
@@ -471,8 +473,8 @@ class Session:
             self.happen(phase.AgentDone())
         else:
             self.journal("agent_failed", error=f"{type(error).__name__}: {error}")
-            if not isinstance(error, DuetoError):
-                self.log.error("agent_failed", exc_info=error)
+            if not isinstance(error, DuetoError):  # a bug in the agent: its author needs the traceback
+                self.log.error("agent_traceback", exc_info=error)
             self.happen(phase.AgentFailed())
         self._agent = None
         self._check_over()

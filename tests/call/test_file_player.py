@@ -1,0 +1,139 @@
+"""The community module's way down, as the caller hears it: streamAudio -> file -> ::play -> playback."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from tests.support.virtual import Virtual, virtual_desk
+
+from dueto.call import Call
+from dueto.errors import Interrupted, NotCapable
+from dueto.sim import Caller, Faults, Line, SimCall, run_virtual, tone
+from dueto.wire.media import AUDIO_STREAM
+
+RATE_HZ = 8000
+
+
+def sound(seconds: float) -> bytes:
+    return tone(RATE_HZ, seconds, 440.0)
+
+
+def audible_ms(call: SimCall) -> int:
+    """How long the caller heard anything."""
+    heard = np.frombuffer(call.heard, np.int16).reshape(-1, call.rate_hz // 50)
+    return int((np.abs(heard).max(axis=1) > 500).sum()) * 20
+
+
+def gaps_ms(call: SimCall) -> list[int]:
+    """The silences between the first and the last sound the caller heard."""
+    heard = np.abs(np.frombuffer(call.heard, np.int16).reshape(-1, call.rate_hz // 50)).max(axis=1) > 500
+    loud = np.flatnonzero(heard)
+    return [int(step - 1) * 20 for step in np.diff(loud) if step > 1]
+
+
+async def until_hangup(line: Line) -> None:
+    await line.until_hangup()
+
+
+async def one_call(agent: object, *, faults: Faults | None = None) -> tuple[SimCall, Virtual]:
+    async with (
+        virtual_desk(agent, dialect=AUDIO_STREAM) as here,  # type: ignore[arg-type]
+        here.switch(dialect="audio_stream", record=True, faults=faults or Faults()) as switch,
+    ):
+        call = await switch.place(Caller(script=until_hangup))
+        await call.done()
+    return call, here
+
+
+def test_say_returns_when_the_caller_has_heard_the_whole_file() -> None:
+    took: list[float] = []
+
+    async def agent(call: Call) -> None:
+        began = asyncio.get_running_loop().time()
+        await call.say(sound(2.0))
+        took.append(asyncio.get_running_loop().time() - began)
+
+    call, _ = run_virtual(one_call(agent), start_s=1000.0)
+    assert audible_ms(call) == pytest.approx(2000, abs=40)
+    assert 2.0 <= took[0] < 2.3
+
+
+def test_two_sentences_in_a_row_are_heard_in_order_and_whole() -> None:
+    async def agent(call: Call) -> None:
+        await asyncio.gather(call.say(sound(1.0)), call.say(sound(0.6)))
+
+    call, _ = run_virtual(one_call(agent), start_s=1000.0)
+    assert audible_ms(call) == pytest.approx(1600, abs=60)
+    assert all(gap <= 60 for gap in gaps_ms(call))
+
+
+def test_a_long_text_is_played_in_pieces_without_a_gap_over_60_ms() -> None:
+    async def agent(call: Call) -> None:
+        await call.say(sound(25.0))
+
+    call, _ = run_virtual(one_call(agent), start_s=1000.0)
+    assert audible_ms(call) == pytest.approx(25000, abs=100)
+    assert all(gap <= 60 for gap in gaps_ms(call))
+
+
+def test_stop_is_silence_at_once_and_tells_how_much_was_heard() -> None:
+    cut: list[int] = []
+    stopped_at: list[float] = []
+
+    async def agent(call: Call) -> None:
+        saying = asyncio.ensure_future(call.say(sound(10.0)))
+        await asyncio.sleep(3.0)
+        stopped_at.append(asyncio.get_running_loop().time())
+        await call.stop()
+        with pytest.raises(Interrupted) as interrupted:
+            await saying
+        cut.append(interrupted.value.heard_ms)
+        await asyncio.sleep(1.0)
+
+    call, _ = run_virtual(one_call(agent), start_s=1000.0)
+    assert cut[0] == pytest.approx(3000, abs=150)
+    assert audible_ms(call) == pytest.approx(cut[0], abs=100)
+
+
+def test_live_audio_is_gathered_into_files_and_heard_whole() -> None:
+    async def agent(call: Call) -> None:
+        speech = sound(1.5)
+        for at in range(0, len(speech), 320):
+            await call.write(speech[at : at + 320])
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(3.0)
+
+    call, _ = run_virtual(one_call(agent), start_s=1000.0)
+    assert audible_ms(call) == pytest.approx(1500, abs=60)
+
+
+def test_the_last_words_are_heard_before_the_agent_that_is_done_hangs_up() -> None:
+    async def agent(call: Call) -> None:
+        for _ in range(100):
+            await call.write(sound(0.02))
+
+    call, _ = run_virtual(one_call(agent), start_s=1000.0)
+    assert audible_ms(call) == pytest.approx(2000, abs=60)
+
+
+def test_without_a_control_leg_this_module_can_say_nothing_and_says_so() -> None:
+    told: list[str] = []
+
+    async def agent(call: Call) -> None:
+        assert not call.can("say")
+        with pytest.raises(NotCapable) as error:
+            await call.say(sound(1.0))
+        told.append(str(error.value))
+
+    async def run() -> None:
+        async with (
+            virtual_desk(agent, dialect=AUDIO_STREAM) as here,
+            here.switch(dialect="audio_stream", faults=Faults(control_never=True), dialplan=[("park", "")]) as switch,
+        ):
+            call = await switch.place(Caller(script=until_hangup))
+            await here.until_noted("call_ended")
+            call.hang_up()
+            await call.done()
+
+    run_virtual(run(), start_s=1000.0)
+    assert "control leg" in told[0]
