@@ -217,7 +217,8 @@ class Conduct:
 
     async def finish(self) -> None:
         """The agent is done: what it said is heard to the end, then `agent.when_done`."""
-        await self._session.control_soon(LET_GO_S)
+        if self._session.has_playback():
+            await self._session.control_soon(LET_GO_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HEARD_S):
                 await self._session.quiet()
