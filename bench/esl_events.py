@@ -31,7 +31,7 @@ from dueto.wire.esl import Decoder, Event
 try:
     import uvloop
 except ImportError:
-    uvloop = None
+    uvloop = None  # type: ignore[assignment]
 
 CAPTURES = Path(__file__).parent.parent / "tests" / "captures"
 KINDS = ("CHANNEL_STATE", "CHANNEL_EXECUTE", "DTMF", "CHANNEL_HANGUP_COMPLETE")

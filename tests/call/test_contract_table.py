@@ -546,3 +546,35 @@ async def test_return_to_dialplan_stops_the_stream_first_and_sets_what_it_was_gi
     names = here.names(call.unique_id)
     assert names.index("media_closed") < names.index("returned_to_dialplan") < names.index("control_closed")
     assert call.ended_in == "playback"
+
+
+@virtually
+async def test_an_agent_that_does_not_even_heed_its_cancellation_keeps_no_call_alive() -> None:
+    async def deaf(call: Call) -> None:
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if asyncio.get_running_loop().time() > 1030:
+                    raise
+
+    async with virtual_desk(deaf) as here, here.switch() as switch:
+        call = await switch.place(Caller(script=lasts(1)))
+        await call.done()
+        await here.desk.empty()
+        assert "agent_stuck" in here.names()
+        assert asyncio.get_running_loop().time() < 1012
+        await asyncio.sleep(30)
+
+
+@virtually
+@pytest.mark.parametrize("leg", ["control", "both"])
+async def test_a_switch_that_goes_dead_without_a_word_keeps_no_leaving_call_alive(leg: str) -> None:
+    async def leave(call: Call) -> None:
+        await asyncio.sleep(2.0)
+
+    faults = Faults(half_open=leg, half_open_after_s=1.0)  # type: ignore[arg-type]
+    async with virtual_desk(Told(leave)) as here, here.switch(faults=faults) as switch:
+        await switch.place(Caller(script=lasts(600)))
+        await here.until_noted("call_ended")
+        assert asyncio.get_running_loop().time() < 1020

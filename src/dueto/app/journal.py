@@ -15,7 +15,7 @@ Fields = Mapping[str, object]
 _WARNINGS = frozenset(
     {"pairing_late", "media_missing", "media_lost", "control_lost", "control_not_full", "refused", "protocol_error"}
 )
-_ERRORS = frozenset({"agent_failed", "task_failed"})
+_ERRORS = frozenset({"agent_failed", "agent_stuck", "task_failed"})
 _DETAILS = frozenset({"custom", "media_text", "hangup_delivered"})
 _TAKEN = frozenset({"event", "level", "ts", "call", "exc_info"})
 

@@ -128,7 +128,7 @@ class Conduct:
         session.journal("transfer", target=target, outcome=result.outcome, cause=result.hangup_cause, took_ms=took_ms)
         return result
 
-    async def bridge(self, destination: Destination, *, timeout_s: float) -> TransferResult:
+    async def bridge(self, destination: Destination, *, timeout_s: float, hangup_after: bool = False) -> TransferResult:
         """`execute bridge`, judged by its own completion and by CHANNEL_BRIDGE, never by what an earlier one left."""
         session = self._session
         control = await session.switch()
@@ -136,7 +136,7 @@ class Conduct:
             control.post(Api("uuid_setvar", f"{session.unique_id} {variable}"))
         for variable in (
             "continue_on_fail true",
-            "hangup_after_bridge false",
+            f"hangup_after_bridge {str(hangup_after).lower()}",
             f"call_timeout {max(round(timeout_s), 1)}",
         ):
             control.post(Api("uuid_setvar", f"{session.unique_id} {variable}"))
@@ -174,6 +174,7 @@ class Conduct:
     async def leave(self, variables: Mapping[str, str] | None = None) -> None:
         """Give the channel back to the dialplan: first stop the stream (it survives the socket), then let go of it."""
         session = self._session
+        session.let_go_within(2 * LET_GO_S + 1)
         control = await session.control_soon(LET_GO_S)
         with contextlib.suppress(DuetoError, TimeoutError):
             async with asyncio.timeout(LET_GO_S):
@@ -203,6 +204,7 @@ class Conduct:
     async def hang_up(self) -> None:
         """Kill the channel. That it is gone already is success."""
         session = self._session
+        session.let_go_within(2 * LET_GO_S + 1)
         control = await session.control_soon(LET_GO_S)
         if control is None:
             if session.media is not None:
@@ -239,7 +241,7 @@ class Conduct:
         control = self._control
         if destination is not None and control is not None and control.capabilities.api:
             with contextlib.suppress(DuetoError):
-                await self.bridge(destination, timeout_s=30.0)
+                await self.bridge(destination, timeout_s=30.0, hangup_after=True)
         if rule == "hangup":
             await self.hang_up()
         else:

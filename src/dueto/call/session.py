@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from dueto.call import phase
-from dueto.call.conduct import LET_GO_S, Conduct
+from dueto.call.conduct import Conduct
 from dueto.call.events import (
     Bridged,
     CallEvent,
@@ -91,6 +91,7 @@ class Session:
         self._born = house.clock()
         self._gone_at = 0.0
         self._sequence = 0
+        self._seen_before = 0
         self._dropped_ms = 0
         self._is_over = False
 
@@ -113,6 +114,10 @@ class Session:
     def hung_up(self) -> bool:
         """Whether the channel is gone, or was given up for want of a stream: nothing may join it any more."""
         return self._witness != "left" or self.conduct.gave_up
+
+    def let_go_within(self, seconds: float) -> None:
+        """Call the letting go done after `seconds`, whatever became of it: a dead switch answers nothing."""
+        self._timer("let_go", seconds, phase.Left())
 
     def leave(self, **variables: str) -> None:
         """Give the channel back to the dialplan."""
@@ -269,8 +274,10 @@ class Session:
         # else a caller's `*` ends a prompt that then reads FILE PLAYED
         leg.post(Api("uuid_setvar", f"{self.unique_id} playback_terminators none"))
         self.happen(phase.ControlCame())
-        if old is not None and Action.RETIRE_CONTROL in actions:
-            old.notify_session_ended("a newer control leg came")
+        if old is not None:
+            self._seen_before = self._sequence
+            if Action.RETIRE_CONTROL in actions:
+                old.notify_session_ended("a newer control leg came")
         leg.attach(self)
 
     def media_came(self, leg: MediaLeg) -> None:
@@ -305,9 +312,9 @@ class Session:
         if leg is not self.control:
             return
         sequence = event.sequence
-        if sequence and sequence <= self._sequence:  # seen already, on the leg before this one
+        if sequence and sequence <= self._seen_before:  # told already, on the leg before this one
             return
-        self._sequence = sequence or self._sequence
+        self._sequence = max(self._sequence, sequence)
         handler = _HANDLERS.get(name)
         if handler is not None and event.unique_id in ("", self.unique_id):
             handler(self, event)
@@ -420,10 +427,8 @@ class Session:
                 self._start("rescue", self.conduct.rescue)
             case Action.LEAVE:
                 self._start("leave", self.conduct.leave)
-                self._timer("let_go", 2 * LET_GO_S + 1, phase.Left())
             case Action.HANG_UP:
                 self._start("hang up", self.conduct.hang_up)
-                self._timer("let_go", 2 * LET_GO_S + 1, phase.Left())
             case Action.END:
                 self._end(before)
 
@@ -448,7 +453,7 @@ class Session:
         if self.control is not None:
             self.control.notify_session_ended(self._witness)
         if self._agent is not None:
-            closing = asyncio.get_running_loop().call_later(self.house.rules.closing_s, self._agent.cancel)
+            closing = asyncio.get_running_loop().call_later(self.house.rules.closing_s, self._close_agent, 3)
             self._timers["closing"] = closing
 
     # -- inside
@@ -493,6 +498,18 @@ class Session:
             if self._agent is not None and not self._agent_too_slow:
                 self._agent_too_slow = True
                 self._agent.cancel()
+
+    def _close_agent(self, tries: int) -> None:
+        """The agent has had its time: cancel it, and do without it if it does not even heed that."""
+        if self._agent is None:
+            return
+        if tries:
+            self._agent.cancel()
+            self._timers["closing"] = asyncio.get_running_loop().call_later(1.0, self._close_agent, tries - 1)
+        else:
+            self.journal("agent_stuck", name=self.house.agent_name)
+            self._agent = None
+            self._check_over()
 
     def _name_witness(self, before: CallState) -> None:
         if not self._witness:

@@ -60,7 +60,7 @@ class Decoder:
             raise BrokenStream(self._fault, ())
         messages: list[Message] = []
         try:
-            read = 0 if self._head or self._inbox else self._plain_events(data, messages)
+            read = 0 if self._inbox else self._plain_events(data, messages)
             if read < len(data):
                 self._inbox.feed(data[read:])
                 while (message := self._next()) is not None:
