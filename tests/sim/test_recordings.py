@@ -190,7 +190,7 @@ def replay(scenario: Scenario) -> tuple[Recording, list[Recorder]]:
             await asyncio.sleep(last + 1.5 - asyncio.get_running_loop().time())
             return running.gateways
 
-    return recording, run_virtual(main())
+    return recording, run_virtual(main(), start_s=0.0)
 
 
 def _epoch(recording: Recording) -> float:

@@ -94,6 +94,7 @@ class Server:
     echo: bool = False
     on_open: "Callable[[ServerSide], None] | None" = None
     sides: "list[ServerSide]" = field(default_factory=list)
+    _came: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, url: str, headers: Sequence[tuple[str, str]], listener: MediaListener) -> MediaConnection:
         if ":8999/" in url:
@@ -104,10 +105,18 @@ class Server:
             await asyncio.Event().wait()
         side = ServerSide(self, url, list(headers), listener)
         self.sides.append(side)
+        self._came.set()
         listener.on_open(side)
         if self.on_open is not None:
             self.on_open(side)
         return side
+
+    async def side(self, nth: int = 0) -> "ServerSide":
+        """Wait for a connection and return it."""
+        while len(self.sides) <= nth:
+            self._came.clear()
+            await self._came.wait()
+        return self.sides[nth]
 
     def frames(self, nth: int = 0) -> list[bytes]:
         """Return the binary messages of one connection."""

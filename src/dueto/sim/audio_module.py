@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dueto.audio import Resampler, frame_bytes, resample_all
+from dueto.audio import Resampler, alaw_decode, frame_bytes, resample_all, ulaw_decode
 from dueto.audio.pcm import join_stereo, mix
 from dueto.sim.counters import Counters
 from dueto.sim.doors import MediaConnection, UpgradeRefused
@@ -88,6 +88,8 @@ class AudioStream:
         self.down = Downlink(down_hz, channel.rate_hz, counters)
         self._heartbeat = int(variables.get("STREAM_HEART_BEAT", "0") or 0)
         self._timers: list[asyncio.TimerHandle] = []
+        self._half_closed: MediaConnection | None = None
+        self._task: asyncio.Task[None] | None = None
         if not channel.faults.media_never:
             self._task = core.spawn(self._connect(_extra_headers(variables)), f"{channel.unique_id} stream")
 
@@ -166,6 +168,7 @@ class AudioStream:
         self.channel.record.note("media", "closed", code=code, reason=reason)
         if code is not None:
             self.server_closed = True
+            self._half_closed = connection  # if the server keeps TCP open, so does the module, until `stop`
             self._event("disconnect", {"status": "disconnected", "message": {"code": code, "reason": reason}})
         else:
             self._failed(1, "Connection closed without WebSocket CLOSE (abnormal EOF)")
@@ -192,7 +195,10 @@ class AudioStream:
         name = f"{core.temp_dir}/{self.channel.unique_id}_{self._file_number}.tmp{message.extension}"
         self._file_number += 1
         self._files.append(name)
-        core.files[name] = StoredFile(message.audio, message.rate_hz)
+        decode = {"pcmu": ulaw_decode, "pcma": alaw_decode}.get(message.kind)
+        core.files[name] = (
+            StoredFile(decode(message.audio), 8000) if decode else StoredFile(message.audio, message.rate_hz)
+        )
         self._event("play", message.rest | {"file": name})
 
     # -- frames up -------------------------------------------------------------------------------------------------
@@ -271,6 +277,9 @@ class AudioStream:
             self._send(text)
         self._closing = done
         self._detach()
+        if self._half_closed is not None:
+            self._half_closed.abort()
+            self._half_closed = None
         if self._connection is None:
             done.set_result(None)
         else:
@@ -289,11 +298,12 @@ class AudioStream:
         """Let go of the socket, whatever state it is in."""
         self._detach()
         self._stop_timers()
-        if self.connecting and hasattr(self, "_task"):
+        if self.connecting and self._task is not None:
             self._task.cancel()
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
+        for connection in (self._connection, self._half_closed):
+            if connection is not None:
+                connection.abort()
+        self._connection = self._half_closed = None
 
     def _give_up(self) -> None:
         if self._closing is not None and not self._closing.done():

@@ -75,10 +75,12 @@ class SimCall:
 
     @property
     def control_opened_at(self) -> float:
+        """When the first `connect` was answered; 0.0 before."""
         return self.counters.control_opened_at
 
     @property
     def media_opened_at(self) -> float:
+        """When the first upgrade was done; 0.0 before."""
         return self.counters.media_opened_at
 
     @property
@@ -177,6 +179,7 @@ class SimCall:
 
     def _hung_up(self) -> None:
         self.counters.hung_up_at = self.counters.hung_up_at or self._core.now()
+        self.line.hung_up()
         if self._script is not None:
             self._script.cancel()
 

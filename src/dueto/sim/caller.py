@@ -73,6 +73,8 @@ class Line:
         """
         size = frame_bytes(self._rate_hz)
         pcm = load(what, self._rate_hz)
+        if self._call.hangup_cause:
+            return
         self._call.note("caller", "say", ms=len(pcm) * 500 // self._rate_hz)
         for at in range(0, len(pcm), size):
             self._speech.append(pcm[at : at + size].ljust(size, b"\0"))
@@ -148,6 +150,13 @@ class Line:
             raise NotHeard(f"{self._call.caller.number} heard no {what} within {timeout} s") from None
         finally:
             self._listeners.remove(listener)
+
+    def hung_up(self) -> None:
+        """The call is over: whoever still says something is not heard any more."""
+        self._speech.clear()
+        if self._spoken is not None and not self._spoken.done():
+            self._spoken.set_result(None)
+        self._spoken = None
 
     # -- the call's side: once per frame ---------------------------------------------------------------------------
 

@@ -34,11 +34,8 @@ def carry_out(control: "ControlConnection", block: CommandBlock) -> Answer:
 
 def _connect(control: "ControlConnection", _block: CommandBlock, _rest: str) -> bytes:
     control.connected()
-    return encode_connect_answer(
-        control.channel.snapshot(),
-        mode="static" if control.static else "async",
-        control="full" if control.full else "single-channel",
-    )
+    mode, rights = "static" if control.static else "async", "full" if control.full else "single-channel"
+    return control.channel.snapshot() + encode_connect_answer((), mode=mode, control=rights)
 
 
 def _myevents(control: "ControlConnection", _block: CommandBlock, rest: str) -> bytes:

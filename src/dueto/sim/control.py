@@ -139,13 +139,15 @@ class ControlConnection(asyncio.Protocol):
     def _reply(self, reply: bytes) -> None:
         self._write(reply)
         self._looked_at = self.core.now()
-        self._flush()
+        if not self._commands:  # what is there already is answered before the events are looked for
+            self._flush()
 
     def connected(self) -> None:
         """`connect` was given: the channel may enter the park loop."""
         if not self.parked:
             self.parked = True
-            self.channel.counters.control_opened_at = self.channel.counters.control_opened_at or self.core.now()
+            counters = self.channel.counters
+            counters.control_opened_at = counters.control_opened_at or self.core.now()
             self.channel.control_ready.set()
             self.channel.stir()
 

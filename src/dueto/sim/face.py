@@ -10,6 +10,7 @@ from dueto.sim.headers import (
     Pairs,
     Piece,
     caller_pairs,
+    encode_pairs,
     end_variables,
     event_piece,
     sip_variables,
@@ -166,17 +167,12 @@ class Face:
             ("Privacy-Hide-Number", "false"),
         )
 
-    def snapshot(self) -> list[tuple[str, str]]:
+    def snapshot(self) -> bytes:
         """Return the headers of the connect answer, without its reply lines."""
         head = event_piece("CHANNEL_DATA", self.core.epoch(), self.core.next_sequence())
         profile = self.profile()
-        return [
-            *head.pairs,
-            *caller_pairs("Channel", profile),
-            *self.state_pairs(),
-            *caller_pairs("Caller", profile),
-            *self._variable_pairs(),
-        ]
+        pieces = (head.pairs, caller_pairs("Channel", profile), self.state_pairs(), caller_pairs("Caller", profile))
+        return b"".join((*map(encode_pairs, pieces), encode_pairs(self._variable_pairs())))
 
     def profile_changed(self) -> None:
         """Have the caller headers written anew."""

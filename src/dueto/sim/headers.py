@@ -6,7 +6,7 @@ An event has about 150 headers and most don't change between two events of a cal
 
 import time
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from xml.sax.saxutils import escape
 
 from dueto.wire.esl import quote
@@ -62,12 +62,15 @@ Q850 = {
 "Causes the simulated switch knows; a hangup for any other becomes NORMAL_CLEARING."
 
 
+@lru_cache(maxsize=4096)
+def _line(name: str, value: str) -> bytes:
+    """Return one header line; most of a call's lines are those of the call before, or of the event before."""
+    return b"%s: %s\n" % (name.encode(), quote(value.encode("utf-8", "surrogateescape")) or b"_undef_")
+
+
 def encode_pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
     """Return header lines as an event carries them; an empty value is written `_undef_`."""
-    return b"".join(
-        b"%s: %s\n" % (name.encode(), quote(value.encode("utf-8", "surrogateescape")) or b"_undef_")
-        for name, value in pairs
-    )
+    return b"".join([_line(name, value) for name, value in pairs])
 
 
 class Piece:

@@ -165,13 +165,15 @@ class MemoryTransport(asyncio.Transport):
                 self._lose(None)
             return
         if peer._lost:
-            self._lose(ConnectionResetError("connection reset by peer"))
+            over = self._closing and not self._under_way  # both ends said all they had to say
+            self._lose(None if over else ConnectionResetError("connection reset by peer"))
             return
         if self._under_way:
-            if not peer._reading:
+            if not peer._reading and not peer._closing:
                 return  # resume_reading comes back here
             piece = self._next_piece()
-            cast(asyncio.Protocol, peer._protocol).data_received(piece)
+            if not peer._closing:  # who closed reads no more
+                cast(asyncio.Protocol, peer._protocol).data_received(piece)
             rate = self._faults.bytes_per_s
             self._plan_pump(len(piece) / rate if rate else 0.0)
             if self._writing_paused and self._size <= self._low:

@@ -54,7 +54,8 @@ class Switch:
         record: bool = True,
         epoch_s: float | None = None,
     ) -> None:
-        """`control`: what stands behind `socket`, `HOST:PORT[|HOST:PORT]`; empty: no control leg.
+        """`control`: what stands behind `socket`, `HOST:PORT[|HOST:PORT]`; empty: no control leg
+        (then the call is parked, unless `dialplan` says what it does).
 
         `media_url`: `{secretary}`, `{uuid}`, `{caller}` and `{token}` (md5 of secret:uuid:secret) are filled in, the
         query's `rate` and `mix` are asked of the module. `start`: who starts the stream, the dialplan on answer or the
@@ -147,6 +148,8 @@ class Switch:
             actions.append(("answer", ""))
         if self._control and not faults.control_never:
             actions.append(("socket", f"{self._control} async full"))
+        elif not self._dialplan:
+            actions.append(("park", ""))  # with no control leg and nothing to do the call would end at once
         return [*actions, *self._dialplan]
 
     def media_url(self, caller: Caller, unique_id: str) -> str:

@@ -58,11 +58,12 @@ class Ticker:
         if late > CATCH_UP_S:
             self.skipped_s += late
             self._origin_s += late
-        while self._origin_s + (self._at + 1) * self._step_s <= now + EARLY_S:
-            self._at += 1
-            for member in tuple(self._slots[self._at % len(self._slots)].values()):
-                member()
-        if any(self._slots):
-            self._plan()
-        else:
+        try:
+            while self._origin_s + (self._at + 1) * self._step_s <= now + EARLY_S:
+                self._at += 1
+                for member in tuple(self._slots[self._at % len(self._slots)].values()):
+                    member()
+        finally:  # a call that fails must not stop the others' audio
             self._timer = None
+            if any(self._slots):
+                self._plan()

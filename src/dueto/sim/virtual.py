@@ -4,8 +4,10 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Final, NoReturn, TypeVar, TypeVarTuple, Unpack
 
+START_S: Final = 1000.0
+"Where virtual time begins: not at zero, so that a moment is never taken for none."
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -22,8 +24,8 @@ class _JumpingSelector(selectors.BaseSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if self._loop.working_threads:  # a thread's result has no virtual moment: time stands still until it is here
-            return self._real.select(None)
+        if self._loop.working_threads and timeout != 0:
+            return self._real.select(None)  # a thread's result has no virtual moment: time waits for it
         ready = self._real.select(0)
         if ready or timeout == 0:
             return ready
@@ -59,7 +61,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         the tasks that wait.
     """
 
-    def __init__(self, start_s: float = 0.0) -> None:
+    def __init__(self, start_s: float = START_S) -> None:
         self._virtual_now = start_s
         self.working_threads = 0
         super().__init__(_JumpingSelector(self))
@@ -86,6 +88,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_done)
         return future
 
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        self.working_threads += 1
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self.working_threads -= 1
+
     def _thread_done(self, _future: "asyncio.Future[Any]") -> None:
         self.working_threads -= 1
 
@@ -102,7 +111,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._no_sockets()
 
 
-def run_virtual(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -> T:
+def run_virtual(main: Coroutine[Any, Any, T], *, start_s: float = START_S) -> T:
     """Run `main` to its end on a fresh VirtualTimeLoop and return its result. What `asyncio.run` is on a real one.
 
     Raises: VirtualTimeDeadlock: `main` waits for something that can never come.
