@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
+from tests.support.switch_peer import eventually
+
 from dueto.legs.ports import ControlLeg
 from dueto.wire.esl import Event
-
-from tests.support.switch_peer import eventually
 
 
 class RememberingSink:

@@ -118,7 +118,8 @@ async def running(
     try:
         yield Running(desk, control_port, media_port, journal, noted)
     finally:
+        await control.stop_listening()
+        await media.stop_listening()
         await desk.aclose()
         await control.aclose()
-        await media.stop_listening()
     assert not [name for name in (entry[1] for entry in journal) if name == "task_failed"], journal

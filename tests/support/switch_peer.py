@@ -5,18 +5,18 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 
+from tests.wire.recordings import blocks, streams
+
+from dueto.sim.pipes import PipeFaults, pipe
 from dueto.wire.esl.switch_end import (
     CommandBlock,
     CommandDecoder,
     encode_api_response,
-    encode_connect_answer,
     encode_event,
     encode_goodbye,
     encode_linger_notice,
     encode_reply,
 )
-
-from tests.wire.recordings import blocks, streams
 
 RECORDED_ID = "779bea1c-6dce-45dd-be52-dc01733920a2"
 "The channel of recording 01-normal-linger."
@@ -59,6 +59,15 @@ class SwitchPeer:
     async def dial(cls, port: int, host: str = "127.0.0.1") -> "SwitchPeer":
         """Connect as the `socket` application does: the gateway speaks first."""
         return cls(*await asyncio.open_connection(host, port))
+
+    @classmethod
+    def wire_up(cls, protocol: asyncio.Protocol, faults: PipeFaults | None = None) -> "SwitchPeer":
+        """Connect to `protocol` by memory pipes, on whatever loop runs."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        near = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport, _ = pipe(near, protocol, faults=faults)
+        return cls(reader, asyncio.StreamWriter(transport, near, reader, loop))
 
     async def open(self, answer: bytes = CONNECT_ANSWER) -> list[CommandBlock]:
         """Answer the opening as the switch does, until `event plain ...` is answered; return its commands."""
@@ -148,6 +157,10 @@ class SwitchPeer:
     def end(self) -> None:
         """Close our sending side without a word."""
         self._writer.write_eof()
+
+    def stop_reading(self) -> None:
+        """Leave what the engine says in its buffers."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
 
     def reset(self) -> None:
         """End the connection by RST."""

@@ -102,9 +102,10 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close everything now; agents are cancelled, channels stay with the switch."""
-        await self._control.aclose()
+        await self._control.stop_listening()
         await self._media.stop_listening()
         await self.desk.aclose()
+        await self._control.aclose()  # only now: the calls let go over it
         if self._status is not None:
             await self._status.aclose()
         await self.agent.aclose()

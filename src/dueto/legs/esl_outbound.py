@@ -10,6 +10,7 @@ from typing import cast
 
 from dueto.errors import CommandRefused, LegClosed, LocalProtocolError, RemoteProtocolError, ReplyTimeout
 from dueto.legs.executions import Executions
+from dueto.legs.keepalive import keep_alive
 from dueto.legs.ports import ControlCapabilities, ControlDoor, ControlSink
 from dueto.wire.esl import (
     Api,
@@ -97,6 +98,8 @@ class OutboundLeg(asyncio.Protocol):
             self._door.refused("control", "not_allowed", self.peer)
             self._end("not allowed")
             return
+        if (sock := transport.get_extra_info("socket")) is not None:
+            keep_alive(sock)
         opening = self._options.opening()
         transport.write(b"".join(command.encode() for command in opening))
         loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from typing import cast
 
 from picows import (
@@ -26,6 +27,7 @@ from picows import (
 )
 
 from dueto.errors import Refused
+from dueto.legs.keepalive import keep_alive
 from dueto.legs.ports import MediaDoor, MediaSink
 from dueto.wire.media import Dialect, StreamPath, StreamRequest
 
@@ -42,6 +44,8 @@ CLOSE_S = 0.5
 "How long the answer to our CLOSE is waited for. (The switch itself waits 1 s for ours, and for the end of TCP.)"
 SUBPROTOCOL = "audio.drachtio.org"
 "mod_audio_fork offers it and wants it back."
+_BINARY, _CLOSE = WSMsgType.BINARY, WSMsgType.CLOSE
+"Looked up once: a member of an Enum costs as much as a call, and these are asked for every frame."
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?")
 
 
@@ -58,6 +62,7 @@ class PicowsMediaLeg(WSListener):
         self._door = door
         self._sink: MediaSink | None = None
         self._transport: WSTransport | None = None
+        self._unwritten_bytes: Callable[[], int] = _nothing_unwritten
         self._fragments = bytearray()
         self._fragment_type: WSMsgType | None = None
         self._code, self._reason = 1006, "connection lost without a CLOSE"
@@ -70,24 +75,26 @@ class PicowsMediaLeg(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         raw = transport.underlying_transport
+        self._unwritten_bytes = raw.get_write_buffer_size
         peer = raw.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else ""
         sock = raw.get_extra_info("socket")
         if sock is not None:
             self._fd = sock.fileno()
+            keep_alive(sock)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._door.media_came(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind == WSMsgType.CLOSE:
+        if kind == _CLOSE:
             return self._closed_by_peer(transport, frame)
-        if self.closed:
-            return None  # picows goes on with what it had read already
+        if self.closed or transport.is_close_frame_sent:
+            return None  # picows goes on with what it had read already, even after a fault that it found itself
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             return self._broken(1002, "reserved bit set")
-        if kind == WSMsgType.BINARY and frame.fin and self._fragment_type is None:
+        if kind == _BINARY and frame.fin and self._fragment_type is None:
             if self._sink is not None:  # the path of every frame; its memory dies with this call, hence the copy
                 self._sink.media_audio(self, frame.get_payload_as_bytes())
             return None
@@ -104,6 +111,7 @@ class PicowsMediaLeg(WSListener):
         self.closed = self._gone = True
         self._fd = -1
         self._transport = None
+        self._unwritten_bytes = _nothing_unwritten  # that of the transport would keep it alive
         if self._deadline is not None:
             self._deadline.cancel()
         sink, self._sink = self._sink, None
@@ -121,17 +129,23 @@ class PicowsMediaLeg(WSListener):
 
     def send_audio(self, frame: bytes) -> None:
         """Send one binary message."""
-        self._send(WSMsgType.BINARY, frame, UNREAD_AUDIO_BYTES)
+        if self._unwritten_bytes() > UNREAD_AUDIO_BYTES:
+            self._cut_off()
+        elif self._transport is not None and not self.closed:
+            self._transport.send(_BINARY, frame)
 
     def send_text(self, text: str) -> None:
         """Send one text message."""
-        self._send(WSMsgType.TEXT, text.encode(), UNREAD_TEXT_BYTES)
+        if self._unwritten_bytes() > UNREAD_TEXT_BYTES:
+            self._cut_off()
+        elif self._transport is not None and not self.closed:
+            self._transport.send(WSMsgType.TEXT, text.encode())
 
     def backlog_bytes(self) -> int:
         """Our write buffer and what the kernel holds unacknowledged (SIOCOUTQ)."""
         if self._transport is None or self._fd < 0:
             return 0
-        waiting = self._transport.underlying_transport.get_write_buffer_size()
+        waiting = self._unwritten_bytes()
         with contextlib.suppress(OSError):
             waiting += struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
         return int(waiting)
@@ -145,20 +159,15 @@ class PicowsMediaLeg(WSListener):
 
     # -- inside
 
-    def _send(self, kind: WSMsgType, data: bytes, limit_bytes: int) -> None:
-        transport = self._transport
-        if transport is None or self.closed:
-            return
-        if transport.underlying_transport.get_write_buffer_size() > limit_bytes:
+    def _cut_off(self) -> None:
+        if self._transport is not None and not self.closed:
             self.closed = True
             self._reason = "the switch does not read"
-            transport.disconnect(graceful=False)
-            return
-        transport.send(kind, data)
+            self._transport.disconnect(graceful=False)
 
     def _closed_by_peer(self, transport: WSTransport, frame: WSFrame) -> None:
         """Answer CLOSE and end TCP in this very turn: the switch's channel waits for that for up to a second."""
-        if not self.closed:
+        if not (self.closed or transport.is_close_frame_sent):
             code = int(cast(int, frame.get_close_code()))
             self._code, self._reason = code or 1005, (frame.get_close_message() or b"").decode("utf-8", "replace")
             self.closed = True
@@ -266,6 +275,10 @@ class MediaServer:
             raise Refused("bad_request", "this is a WebSocket's address", status=400)
         self._door.admit_media(request)
         return request
+
+
+def _nothing_unwritten() -> int:
+    return 0
 
 
 def _refusal(status: int, text: str) -> WSUpgradeResponseWithListener:
