@@ -86,7 +86,7 @@ def test_a_timer_that_fires_early_costs_no_tick() -> None:
     class EarlyLoop(VirtualTimeLoop):
         """Its timers fire up to a millisecond early, as uvloop's do."""
 
-        def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
             return super().call_later(max(delay - 0.0007, 0.0), callback, *args, context=context)
 
     async def run() -> list[float]:

@@ -73,7 +73,7 @@ class Conduct:
         """Start the stream where that is ours to do; keep the caller company meanwhile."""
         session, control = self._session, self._control
         if session.house.rules.stream_start == "gateway":
-            with contextlib.suppress(CommandRefused, ReplyTimeout, LegClosed, NotCapable):
+            with contextlib.suppress(DuetoError):
                 await self.start_stream()  # the warning comes if nothing comes of it, and starts it again
         tone = session.house.rules.while_waiting
         if tone != "silence" and control is not None and session.state.phase is phase.Phase.WAITING:
@@ -84,13 +84,13 @@ class Conduct:
     async def late(self) -> None:
         """The warning time is over and no media leg came: start the stream ourselves, once, if we can."""
         if self.can_start_stream():
-            with contextlib.suppress(CommandRefused, ReplyTimeout, LegClosed):
+            with contextlib.suppress(DuetoError):
                 await self.start_stream()
 
     async def restart_stream(self) -> None:
         """The stream is gone and the channel is thought to live: ask, then start again, three tries."""
         session, control = self._session, self._control
-        with contextlib.suppress(CommandRefused, ReplyTimeout, LegClosed):
+        with contextlib.suppress(DuetoError):
             if control is not None and control.capabilities.api:
                 if await control.api("uuid_exists", session.unique_id) == "false":
                     session.happen(phase.ChannelGone(None, "uuid_exists"))

@@ -41,8 +41,10 @@ class Hearing:
 
     def message(self, data: bytes) -> None:
         """Take one binary message of the stream."""
-        if len(data) == self._message_bytes and not self._rest:  # nearly always
-            self._frame(data)
+        if len(data) == self._message_bytes and not self._rest and not self._stereo:  # nearly always
+            self.frames += 1
+            for sink in self._sinks:
+                sink(data)
             return
         if len(data) % self._message_bytes:
             self.odd_messages += 1

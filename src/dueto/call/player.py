@@ -132,12 +132,14 @@ class StreamPlayer:
 
     def write(self, frame: bytes) -> None:
         """Live audio."""
-        live = self._live
+        live, now, media = self._live, self._clock(), self._media()
         if live is None:
             live = self._live = self._ledger.open(live=True)
+        elif media is not None and not self._paused and self._ledger.pass_on(live, frame, now):
+            media.send_audio(frame)
+            self.frames_sent += 1
+            return
         self._ledger.add(live, frame)
-        now = self._clock()
-        media = self._media()
         if media is None or self._paused:
             return
         frames = self._ledger.due(now)

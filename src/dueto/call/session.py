@@ -45,6 +45,8 @@ _TELLS: dict[Action, tuple[str, CallEvent]] = {
     Action.TELL_UNBRIDGED: ("unbridged", Unbridged()),
 }
 _HEARS = (Phase.TALKING, Phase.TRANSFERRING)
+_UP = Leg.UP
+"Looked up once: a member of an Enum costs as much as a call, and this is asked for every frame."
 DTMF_HZ = 8000
 "`DTMF-Duration` counts samples at 8 kHz, whatever the channel's rate."
 
@@ -150,7 +152,7 @@ class Session:
 
     def media_now(self) -> MediaLeg | None:
         """The stream, if it is up."""
-        return self.media if self.state.media is Leg.UP else None
+        return self.media if self.state.media is _UP else None
 
     def control_now(self) -> ControlLeg | None:
         """The control leg, if it is up."""
