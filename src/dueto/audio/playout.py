@@ -138,6 +138,7 @@ class Playout:
         self._frame_bytes = self._bytes_per_s * frame_ms // 1000
         self._frame_s = frame_ms / 1000
         self._lead_s = lead_ms / 1000
+        self._ahead_s = self._lead_s + EARLY_S - self._frame_s  # a frame that starts no later than this may go
         self._start = self._bytes(start_ms)
         self._rearm = self._bytes(rearm_ms)
         self._max_queued = self._bytes(max_queued_ms)
@@ -201,6 +202,42 @@ class Playout:
         if utterance.live:
             while utterance._queued - utterance._sent > self._max_live:
                 self._drop_oldest(utterance)
+
+    def pass_on(self, utterance: Utterance, frame: bytes, now: float) -> bool:
+        """Send a whole frame of a live utterance at once, past the queue, if that is what `add` and `due` would do.
+
+        True: it counts as sent, send it. False: nothing has changed; `add` it. Nearly every frame of a live call goes
+        this way, at a quarter of the cost of the other.
+        """
+        order, size = self._order, len(frame)
+        if (
+            len(order) != 1
+            or order[0] is not utterance
+            or not utterance.live
+            or utterance.finished
+            or utterance._frames
+            or utterance._tail
+            or size != self._frame_bytes
+        ):
+            return False
+        start_s = self._play_until
+        if start_s < now:
+            start_s = now
+        elif start_s - now > self._ahead_s:
+            return False
+        self._play_until = end_s = start_s + self._frame_s
+        spans = self._spans
+        if spans and (last := spans[-1]).end_s == start_s and last.utterance is utterance:
+            last.end_s = end_s
+            last.size += size
+        else:
+            self._close_spans(now)
+            spans.append(_Span(utterance, start_s, end_s, size))
+        utterance._queued += size
+        utterance._sent += size
+        self._sent += size
+        self._starved_since = None
+        return True
 
     def finish(self, utterance: Utterance) -> None:
         """Nothing more comes: its last frame is filled up with silence. Again, or after a clear: nothing to do."""

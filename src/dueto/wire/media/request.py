@@ -13,9 +13,9 @@ MAX_FIELDS = 16
 _PARTS = {
     "secretary": re.compile(r"[A-Za-z0-9._~-]{1,64}"),
     "uuid": re.compile(r"[A-Za-z0-9._:@-]{1,128}"),
-    "caller": re.compile(r"[A-Za-z0-9._+*#@: -]{0,64}"),
+    "caller": re.compile(r"[ -.0-~]{0,64}"),  # printable; who calls may write what he likes, and is heard all the same
 }
-_NOT_OF_A_CALLER = re.compile(r"[^A-Za-z0-9._+*#@: -]")
+_NOT_OF_A_CALLER = re.compile(r"[^ -.0-~]")
 _RATES = (8000, 16000, 24000, 32000, 48000)
 _MIXES = {"mono": 1, "mixed": 1, "stereo": 2}
 
