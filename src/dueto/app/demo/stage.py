@@ -1,0 +1,161 @@
+"""Runs the calls: the real gateway, once for each dialect, and a simulated switch for each, on loopback sockets."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from dueto.agents.loading import LoadedAgent, load_agent
+from dueto.app.demo.cast import DESTINATIONS, TELEPHONES, Actor, Lines, Role
+from dueto.app.demo.narrator import narrated
+from dueto.app.demo.notebook import Notebook
+from dueto.app.demo.story import Story
+from dueto.app.demo.telling import figures_of, moments_of, outcome_of
+from dueto.app.gateway import Gateway
+from dueto.app.settings import Settings, load_settings
+from dueto.sim import Caller, Line, SimCall, Switch
+
+APART_S = 2.0
+"Between the beginnings of two calls."
+LONGEST_CALL_S = 60.0
+"A call that is not over by then is broken off, and judged by what had happened."
+LET_GO_S = 10.0
+AgentName = Literal["receptionist", "echo"]
+
+
+@dataclass(frozen=True, slots=True)
+class OnStage:
+    """A call that has been placed."""
+
+    role: Role
+    call: SimCall
+
+
+async def perform(
+    roles: Sequence[Role],
+    agent_name: AgentName,
+    lines: Lines,
+    *,
+    apart_s: float = APART_S,
+    notebook: Notebook | None = None,
+    placed: Callable[[OnStage], None] = lambda on_stage: None,
+) -> list[Story]:
+    """Place the calls one after the other, wait for their ends, and return their stories in the order of `roles`.
+
+    `placed` is told of each call as it begins. Cancelling breaks everything off.
+    Raises: SettingsError: the agent can't be had (an extra is missing), or a listener can't be opened.
+    """
+    notebook = notebook or Notebook()
+    agent = load_agent(agent_name, list(DESTINATIONS))
+    try:
+        await agent.start()
+        return await _perform(roles, agent, lines, apart_s, notebook, placed)
+    finally:
+        await agent.aclose()
+
+
+async def _perform(
+    roles: Sequence[Role],
+    agent: LoadedAgent,
+    lines: Lines,
+    apart_s: float,
+    notebook: Notebook,
+    placed: Callable[[OnStage], None],
+) -> list[Story]:
+    async with AsyncExitStack() as stack:
+        houses: dict[str, tuple[Gateway, Switch]] = {}
+        for dialect in dict.fromkeys(role.dialect for role in roles):
+            settings = _settings(dialect)
+            gateway = await stack.enter_async_context(
+                Gateway(settings, agent=narrated(agent, notebook), journal=notebook.journal)
+            )
+            houses[dialect] = gateway, await stack.enter_async_context(_switch(gateway, dialect, seed=len(houses)))
+        running = []
+        async with asyncio.TaskGroup() as tasks:
+            for number, role in enumerate(roles):
+                if number:
+                    await asyncio.sleep(apart_s)
+                on_stage = await _place(role, houses[role.dialect][1], lines, notebook)
+                placed(on_stage)
+                tasks.create_task(_see_through(on_stage.call))
+                running.append(on_stage)
+        with contextlib.suppress(TimeoutError):  # a gateway that holds on to a call is told of in its figures
+            async with asyncio.timeout(LET_GO_S):
+                for gateway, _ in houses.values():
+                    await gateway.desk.empty()
+        first = running[0].call.placed_at if running else 0.0
+        return [_story(on_stage, notebook, first) for on_stage in running]
+
+
+def _settings(dialect: str) -> Settings:
+    """A gateway on free ports, and nothing from this machine's environment."""
+    return load_settings(
+        None,
+        {
+            "control": {"listen": "127.0.0.1:0"},
+            "media": {"listen": "127.0.0.1:0", "dialect": dialect, "secret": secrets.token_hex(16)},
+            "metrics": {"listen": ""},
+            "destinations": {d.name: {"dial": d.dial, "words": list(d.words), "digit": d.digit} for d in DESTINATIONS},
+        },
+        {},
+    )
+
+
+def _switch(gateway: Gateway, dialect: Literal["audio_stream", "audio_stream-binary"], *, seed: int) -> Switch:
+    settings = gateway.settings
+    path = settings.media.path
+    return Switch(
+        f"127.0.0.1:{gateway.control_port}",
+        f"ws://127.0.0.1:{gateway.media_port}{path}?rate={settings.media.rate_hz}&mix=mono&token={{token}}",
+        secret=settings.media.secret.get_secret_value(),
+        dialect=dialect,
+        endpoints=TELEPHONES,
+        seed=seed,  # the same one makes the same ids
+    )
+
+
+async def _place(role: Role, switch: Switch, lines: Lines, notebook: Notebook) -> OnStage:
+    async def script(line: Line) -> None:
+        def note(name: str, **fields: object) -> None:
+            notebook.note(call.unique_id, "caller", name, **fields)
+
+        await role.script(Actor(line, note, role.patience_s), lines)
+
+    call = await switch.place(Caller(role.number, role.name, script))
+    return OnStage(role, call)
+
+
+async def _see_through(call: SimCall) -> None:
+    try:
+        async with asyncio.timeout(LONGEST_CALL_S):
+            await call.over()
+            await call.released()
+    except TimeoutError:
+        call.hang_up()
+        await call.over()
+
+
+def _story(on_stage: OnStage, notebook: Notebook, first: float) -> Story:
+    role, call = on_stage.role, on_stage.call
+    notes = notebook.of(call)
+    telephones: Mapping[str, str] = {destination.name: destination.dial for destination in DESTINATIONS}
+    return Story(
+        key=role.key,
+        title=role.title,
+        about=role.about,
+        caller=f"{role.name}, {role.number}",
+        unique_id=call.unique_id,
+        dialect=role.dialect,
+        started_s=call.placed_at - first,
+        rate_hz=call.rate_hz,
+        said=call.said,
+        heard=call.heard,
+        moments=moments_of(notes, call.placed_at),
+        figures=figures_of(call, notes),
+        outcome=outcome_of(call, notes, telephones),
+        expected=role.expected,
+        error=str(call.error) if call.error is not None else "",
+    )

@@ -1,0 +1,120 @@
+"""`dueto serve`: the gateway as a process, from its first log line to its exit code."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+
+import structlog
+
+import dueto
+from dueto.app.gateway import Gateway
+from dueto.app.settings import Settings
+
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's event loop where uvloop is installed, asyncio's own elsewhere."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class Stop:
+    """Counts how often somebody asked for the end: by a signal, or by `ask`."""
+
+    def __init__(self) -> None:
+        self._asked = (asyncio.Event(), asyncio.Event())
+
+    def ask(self) -> None:
+        """Ask once more. More than twice means no more than twice."""
+        first, second = self._asked
+        (second if first.is_set() else first).set()
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked for at all."""
+        return self._asked[0].is_set()
+
+    async def once(self) -> None:
+        """Wait until it was asked for."""
+        await self._asked[0].wait()
+
+    async def twice(self) -> None:
+        """Wait until it was asked for a second time."""
+        await self._asked[1].wait()
+
+
+@contextlib.contextmanager
+def stopped_by_signals(ask: Callable[[], None]) -> Iterator[None]:
+    """Have SIGTERM and SIGINT call `ask` on the running loop. Not outside of the main thread, where none arrive."""
+    loop = asyncio.get_running_loop()
+    taken = []
+    for number in ENDING_SIGNALS:
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+            loop.add_signal_handler(number, ask)
+            taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)
+
+
+async def serve(settings: Settings, stop: Stop | None = None) -> None:
+    """Run a gateway until it is told to stop; then drain it. Told a second time, it closes at once.
+
+    Raises: SettingsError: the settings can't serve, or a port is taken.
+    """
+    log = structlog.get_logger()
+    for remark in settings.settings_remarks:
+        log.warning("settings_remark", text=remark)
+    gateway = Gateway(settings)
+    stop = stop or Stop()
+    with stopped_by_signals(stop.ask):
+        try:
+            if await _before(gateway.start(), stop.once()):
+                log.info("ready", version=dueto.__version__, **_ports(gateway), **_house(gateway))
+                await stop.once()
+                log.info("draining", calls=len(gateway.desk), drain_s=settings.call.drain_s)
+                if not await _before(gateway.drain(), stop.twice()):
+                    log.warning("closing_at_once", calls=len(gateway.desk))
+        except TimeoutError:
+            log.error("drain_incomplete", calls=len(gateway.desk))
+        finally:
+            await gateway.aclose()
+    log.info("stopped")
+
+
+async def _before(work: Coroutine[object, object, None], alarm: Coroutine[object, object, None]) -> bool:
+    """Do `work` to its end, or break it off when `alarm` is over first. Returns whether it came to its end."""
+    doing, waiting = asyncio.create_task(work), asyncio.create_task(alarm)
+    try:
+        await asyncio.wait((doing, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+            return True
+        return False
+    finally:
+        for task in (doing, waiting):
+            task.cancel()
+        await asyncio.gather(doing, waiting, return_exceptions=True)
+
+
+def _ports(gateway: Gateway) -> dict[str, str]:
+    """Return where it listens, ports as they really are; without the doors that stay shut."""
+    settings = gateway.settings
+    doors = {
+        "control": (settings.control.listen_address, gateway.control_port),
+        "media": (settings.media.listen_address, gateway.media_port),
+        "metrics": (settings.metrics.listen_address, gateway.metrics_port),
+    }
+    return {name: f"{address.host}:{port}" for name, (address, port) in doors.items() if address and port}
+
+
+def _house(gateway: Gateway) -> dict[str, str]:
+    settings = gateway.settings
+    return {"agent": gateway.agent.name, "dialect": settings.media.dialect, "engine": settings.control.engine}
