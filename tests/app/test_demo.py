@@ -29,26 +29,26 @@ needs_speech = pytest.mark.skipif(not SPEECH, reason="needs dueto[receptionist]"
 
 
 async def asks(actor: Actor, lines: Lines) -> None:
-    """Ask for sales, and hear a little of whoever answers."""
-    await actor.hears_out()
+    """Ask for sales into the greeting, and hear a little of whoever answers."""
+    await actor.hears_speech()
     await actor.say(lines["sales"])
     await actor.line.bridged(30)
-    await actor.line.wait(1.5)
+    await actor.line.wait(1.0)
 
 
 async def asks_for_something_else(actor: Actor, lines: Lines) -> None:
     """Say what is no department, hear the question again, and be content with a key."""
-    await actor.hears_out()
+    await actor.hears_speech()
     await actor.say(lines["pizza"])
     await actor.hears_speech()
     await actor.line.press("3")
     await actor.line.bridged(30)
-    await actor.line.wait(1.5)
+    await actor.line.wait(1.0)
 
 
 async def is_not_heard(actor: Actor, lines: Lines) -> None:
     """Do as `asks`, with a microphone that is switched off."""
-    await actor.hears_out()
+    await actor.hears_speech()
     await actor.say(lines["silence"])
     await actor.line.wait(6)
 

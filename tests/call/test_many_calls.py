@@ -24,7 +24,7 @@ def test_ten_thousand_calls_leave_nothing_behind_and_memory_is_flat() -> None:
         nonlocal runs
         runs += 1
         session = call._session
-        for thing in (call, session, session.control, session.media, session.player, asyncio.current_task()):
+        for thing in (call, session, session.control, session.media, session.voice.player, asyncio.current_task()):
             if thing is not None:
                 alive.add(thing)
         call.audio_to(call.write_now)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal
 
 from dueto.call.events import CallEvent
-from dueto.call.hearing import AudioQueue
 from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
 from dueto.call.ports import Ear, TransferResult
@@ -94,33 +93,26 @@ class Call:
 
         A reader that falls behind by more than `media.max_lag_ms` loses the oldest.
         """
-        queue = AudioQueue(self._session.house.rules.max_lag_ms)
+        voice = self._session.voice
+        queue = voice.open_queue()
         stop = self.audio_to(queue.put, rate_hz)
-        self._session.queues.append(queue)
-        if self.ended:
-            queue.end()
         try:
             async for frame in queue.frames():
                 yield frame
         finally:
             stop()
-            self._session.queue_done(queue)
+            voice.close_queue(queue)
 
     def audio_to(self, sink: Callable[[bytes], object], rate_hz: int | None = None) -> Callable[[], None]:
         """Call `sink` with every frame, in the same turn of the loop it came in; call what is returned to stop.
 
         Raises: NotCapable: there is no media leg yet. (An agent starts when there is one.)
         """
-        hearing = self._session.hearing
-        if hearing is None:
-            raise NotCapable("there is no media leg yet")
-        return hearing.add(sink, rate_hz or self.rate_hz)
+        return self._session.voice.add_sink(sink, rate_hz or self.rate_hz)
 
     def listen(self, ear: Ear) -> None:
         """Attach an ear: from now on its Speech and SpeechStarted come with the other events."""
-        ear.attach(self._session.tell)
-        self.audio_to(ear.hear, ear.rate_hz)
-        self._session.ears.append(ear)
+        self._session.voice.attach(ear)
 
     # -- what may be done
 
@@ -136,23 +128,23 @@ class Call:
                 if mouth is None:
                     raise NotCapable("no mouth is configured: say() takes audio only")
                 pcm = await mouth.speak(pcm, self.rate_hz)
-            await self._session.speak_out(pcm, interruptible=interruptible)
+            await self._session.voice.say(pcm, interruptible=interruptible)
 
     async def write(self, frame: bytes) -> None:
         """Send live audio: L16 mono at the call's rate, as it comes. Where too much waits, the oldest is dropped."""
-        self._session.write_now(frame)
+        self._session.voice.write(frame)
 
     @property
     def write_now(self) -> Callable[[bytes], None]:
         """`write` as a plain callable, for speed: `call.audio_to(call.write_now)` is an echo."""
-        return self._session.write_now
+        return self._session.voice.write
 
     async def stop(self) -> int:
         """Silence now: whoever waits in `say` gets Interrupted, unless it is not interruptible.
 
         Returns how many ms of what was cut had been heard.
         """
-        return self._session.interrupt()
+        return self._session.voice.interrupt()
 
     async def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
         """End the call; returns when the channel is gone. One that is gone already is success."""

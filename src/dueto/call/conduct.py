@@ -223,7 +223,7 @@ class Conduct:
             await self._session.control_soon(LET_GO_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HEARD_S):
-                await self._session.quiet()
+                await self._session.voice.quiet()
         if self._session.house.rules.when_done == "hangup":
             await self.hang_up()
         else:
@@ -232,11 +232,11 @@ class Conduct:
     async def rescue(self) -> None:
         """The agent failed: say so, then a destination, the dialplan, or at last a hangup. Never silence."""
         session, rule = self._session, self._session.house.rules.when_failed
-        session.silence()
+        session.voice.silence()
         with contextlib.suppress(DuetoError, TimeoutError):
             if session.house.mouth is not None:
                 async with asyncio.timeout(10.0):
-                    await session.speak_out(await session.house.mouth.speak(SORRY, session.rate_hz))
+                    await session.voice.say(await session.house.mouth.speak(SORRY, session.rate_hz))
         destination = session.house.destinations.get(rule)
         control = self._control
         if destination is not None and control is not None and control.capabilities.api:

@@ -101,8 +101,8 @@ class Desk:
             raise Refused("call_over", "that call is over", status=410)
         elif session.media is not None and not session.media.closed and not own:
             raise Refused("second_stream", "that call has a stream", status=409)
-        elif session.hearing is not None and session.hearing.rate_hz != request.rate_hz:
-            raise Refused("other_rate", f"that call runs at {session.hearing.rate_hz} Hz", status=409)
+        elif session.voice.hearing is not None and session.rate_hz != request.rate_hz:
+            raise Refused("other_rate", f"that call runs at {session.rate_hz} Hz", status=409)
 
     def media_came(self, leg: MediaLeg) -> None:
         """A stream is up: join it to its session, or begin one."""

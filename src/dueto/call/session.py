@@ -21,13 +21,11 @@ from dueto.call.events import (
     Resumed,
     Unbridged,
 )
-from dueto.call.hearing import AudioQueue, Hearing
 from dueto.call.house import House
 from dueto.call.mailbox import Mailbox
 from dueto.call.phase import Action, CallState, Leg, Phase, step
-from dueto.call.player import FilePlayer, Player, StreamPlayer
-from dueto.call.ports import Ear
 from dueto.call.tasks import Tasks
+from dueto.call.voice import Voice
 from dueto.errors import AgentTooSlow, CallEnded, CommandRefused, DuetoError, LegClosed, NotCapable
 from dueto.legs.ports import ControlLeg, MediaLeg
 from dueto.wire.esl import Api, Event
@@ -44,7 +42,7 @@ _TELLS: dict[Action, tuple[str, CallEvent]] = {
     Action.TELL_RESUMED: ("resumed", Resumed()),
     Action.TELL_UNBRIDGED: ("unbridged", Unbridged()),
 }
-_HEARS = (Phase.TALKING, Phase.TRANSFERRING)
+_AUDIBLE = (Phase.TALKING, Phase.TRANSFERRING)
 _UP = Leg.UP
 "Looked up once: a member of an Enum costs as much as a call, and this is asked for every frame."
 DTMF_HZ = 8000
@@ -65,10 +63,6 @@ class Session:
         self.state = CallState()
         self.control: ControlLeg | None = None
         self.media: MediaLeg | None = None
-        self.hearing: Hearing | None = None
-        self.player: Player | None = None
-        self.queues: list[AudioQueue] = []
-        self.ears: list[Ear] = []
         self.tokens: set[str] = set()
         "Tokens of the streams we started ourselves."
         self.media_up = asyncio.Event()
@@ -79,11 +73,11 @@ class Session:
         self.log: Any = house.logger(unique_id) if house.logger is not None else _Silent()
         self.tasks = Tasks(unique_id, self._task_failed, self._check_over)
         self.conduct = Conduct(self)
+        self.voice = Voice(self)
         self._over = over
         self._mailbox = Mailbox()
         self._agent: asyncio.Task[None] | None = None
         self._agent_too_slow = False
-        self._hears = False
         self._scopes: set[asyncio.Timeout] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._happening = False
@@ -94,7 +88,6 @@ class Session:
         self._gone_at = 0.0
         self._sequence = 0
         self._seen_before = 0
-        self._dropped_ms = 0
         self._is_over = False
 
     def __repr__(self) -> str:
@@ -140,7 +133,7 @@ class Session:
         control = self.control_now()
         api = control is not None and control.capabilities.api
         if verb == "listen":
-            return self.hearing is not None
+            return self.voice.hearing is not None
         if verb == "execute":
             return control is not None
         if verb in ("say", "write"):
@@ -200,57 +193,13 @@ class Session:
         """What waits for the agent, and what comes."""
         return self._read_events()
 
-    def write_now(self, frame: bytes) -> None:
-        """Live audio down; nothing while nobody can hear it."""
-        player = self.player
-        if self._hears and player is not None:
-            player.write(frame)
-
-    async def speak_out(self, pcm: bytes, *, interruptible: bool = True) -> None:
-        """Say L16 mono at the call's rate and return when it was heard, in any phase in which the caller hears us."""
-        if self.player is None:
-            raise NotCapable("there is no media leg yet")
-        if not self.can("say"):  # this module speaks through the control leg, which may only be late
-            await self.control_soon(self.house.rules.warn_after_s)
-        saying = self.player.say(pcm, interruptible=interruptible)
-        heard = False
-        try:
-            await saying.heard()
-            heard = True
-        except asyncio.CancelledError:
-            self.silence()
-            raise
-        finally:
-            ms = len(pcm) * 1000 // (2 * self.rate_hz)
-            self.journal("said", ms=ms, heard_ms=ms if heard else saying.heard_ms, interrupted=not heard)
-
-    def interrupt(self) -> int:
-        """Cut what is being said and may be cut; return the ms of it that were heard."""
-        return 0 if self.player is None else self.player.clear(everything=False)
-
-    def silence(self) -> None:
-        """Cut everything that is being said, interruptible or not."""
-        if self.player is not None:
-            self.player.clear()
-
-    async def quiet(self) -> None:
-        """Wait until the caller has heard all that was said, or can hear no more."""
-        if self.player is not None:
-            await self.player.quiet()
-
     def has_playback(self) -> bool:
         """Whether the switch may be playing something for us."""
-        return self.waiting_tone or (isinstance(self.player, FilePlayer) and not self.player.idle())
+        return self.waiting_tone or self.voice.in_the_switch
 
     def stream_base_url(self) -> str:
         """`ws://HOST:PORT` under which the switch reaches us: configured, or as it did before."""
         return self.house.rules.public_url or (self.media.base_url if self.media is not None else "")
-
-    def queue_done(self, queue: AudioQueue) -> None:
-        """A reader of audio is gone."""
-        self._dropped_ms += queue.dropped_ms
-        if queue in self.queues:
-            self.queues.remove(queue)
 
     def journal(self, event: str, **fields: object) -> None:
         """Note something worth a log line."""
@@ -289,10 +238,9 @@ class Session:
             leg.close(1000, "the call is over")
             return
         old, self.media = self.media, leg
-        if self.hearing is None:
-            self.hearing = Hearing(leg.request)
+        if self.voice.hearing is None:
             self.rate_hz = leg.request.rate_hz
-            self.player = self._new_player(leg)
+            self.voice.begin(leg)
         self.secretary = self.secretary or leg.request.secretary
         self.caller_number = self.caller_number or leg.request.caller
         leg.attach(self)
@@ -301,8 +249,7 @@ class Session:
         self.happen(phase.MediaCame())
         if old is not None and Action.RETIRE_MEDIA in actions:
             old.close(1000, "a newer stream came")
-        if self.player is not None:
-            self.player.pause(self.state.held)
+        self.voice.pause(self.state.held)
 
     def control_event(self, leg: ControlLeg, event: Event) -> None:
         """An event of the channel. Those of an older control leg count only as far as they prove the hangup."""
@@ -334,8 +281,8 @@ class Session:
 
     def media_audio(self, leg: MediaLeg, message: bytes) -> None:
         """A message of the stream. Fifty times a second."""
-        if self._hears and leg is self.media and self.hearing is not None:
-            self.hearing.message(message)
+        if leg is self.media:
+            self.voice.message(message)
 
     def media_text(self, leg: MediaLeg, text: str) -> None:
         """Metadata, or what the dialplan had the module send."""
@@ -368,7 +315,7 @@ class Session:
                     self._witness = self._witness or event.witness
                 before = self.state
                 self.state, actions = step(before, event)
-                self._hears = self.state.phase in _HEARS
+                self.voice.open = self.state.phase in _AUDIBLE
                 for action in actions:
                     self._perform(action, event, before)
         finally:
@@ -381,8 +328,8 @@ class Session:
             name, told = _TELLS[action]
             self.journal(name)
             self.tell(told)
-            if action in (Action.TELL_HELD, Action.TELL_RESUMED) and self.player is not None:
-                self.player.pause(self.state.held)
+            if action in (Action.TELL_HELD, Action.TELL_RESUMED):
+                self.voice.pause(self.state.held)
             return
         match action:
             case Action.EXPECT_MEDIA:
@@ -445,11 +392,7 @@ class Session:
         for scope in tuple(self._scopes):
             scope.reschedule(asyncio.get_running_loop().time())
         self.tasks.cancel()
-        for queue in self.queues:
-            queue.end()
-        for ear in self.ears:
-            self.tasks.start("ear", ear.aclose())
-        self.ears.clear()
+        self.voice.end()
         if self.media is not None:
             self.media.close()
         if self.control is not None:
@@ -523,15 +466,8 @@ class Session:
         self._name_witness(before)
         self._mailbox.put(HungUp(self._cause, self._witness))
 
-    def _new_player(self, leg: MediaLeg) -> Player:
-        ticker, clock = self.house.ticker, self.house.clock
-        if leg.dialect.downlink == "file":
-            return FilePlayer(self.rate_hz, self.media_now, self.control_now, ticker, clock, self.tasks.start)
-        max_live_ms = self.house.rules.max_lag_ms
-        return StreamPlayer(self.rate_hz, leg.dialect, self.media_now, ticker, clock, max_live_ms=max_live_ms)
-
     def _mute(self) -> None:
-        self.silence()
+        self.voice.silence()
         if self.state.phase is Phase.BRIDGED:
             self._pause_stream("pause")
 
@@ -569,20 +505,9 @@ class Session:
             return
         self._is_over = True
         self._stop_timers(*tuple(self._timers))
-        self.journal("call_ended", **self._figures())
+        duration_s = self._gone_at - self._born
+        self.journal("call_ended", duration_s=duration_s, cause=self._cause, **self.voice.figures())
         self._over(self)
-
-    def _figures(self) -> dict[str, object]:
-        hearing, player = self.hearing, self.player
-        return {
-            "duration_s": self._gone_at - self._born,
-            "frames_up": hearing.frames if hearing is not None else 0,
-            "frames_down": player.frames_sent if player is not None else 0,
-            "dropped_ms": self._dropped_ms + sum(queue.dropped_ms for queue in self.queues),
-            "odd_messages": hearing.odd_messages if hearing is not None else 0,
-            "underruns": player.underruns if player is not None else 0,
-            "cause": self._cause,
-        }
 
     # -- events of the switch
 
@@ -602,8 +527,8 @@ class Session:
 
     def _on_custom(self, event: Event) -> None:
         subclass = event.subclass
-        if subclass == "mod_audio_stream::play" and isinstance(self.player, FilePlayer):
-            self.player.played(event.body)
+        if subclass == "mod_audio_stream::play":
+            self.voice.played(event.body)
         self.journal("custom", subclass=subclass)
         self.tell(Custom(subclass, event.body))
 

@@ -1,0 +1,152 @@
+"""The audio of one call: what the caller says on its way up, what the agent says on its way down."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dueto.call.hearing import AudioQueue, Hearing
+from dueto.call.player import FilePlayer, Player, StreamPlayer
+from dueto.call.ports import Ear
+from dueto.errors import NotCapable
+from dueto.legs.ports import MediaLeg
+
+if TYPE_CHECKING:
+    from dueto.call.session import Session
+
+
+class Voice:
+    """Begins with the first stream and outlives its losses: what was queued for the caller waits for the next one."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+        self.hearing: Hearing | None = None
+        self.player: Player | None = None
+        self.open = False
+        "Whether caller and agent hear each other: false while bridged, while leaving, after the end."
+        self._queues: list[AudioQueue] = []
+        self._ears: list[Ear] = []
+        self._dropped_ms = 0
+
+    def begin(self, leg: MediaLeg) -> None:
+        """The first stream is here: from its URL follow rate and mix, from its dialect the way down."""
+        session, ticker, clock = self._session, self._session.house.ticker, self._session.house.clock
+        self.hearing = Hearing(leg.request)
+        if leg.dialect.downlink == "file":
+            start = session.tasks.start
+            self.player = FilePlayer(session.rate_hz, session.media_now, session.control_now, ticker, clock, start)
+        else:
+            lag_ms = session.house.rules.max_lag_ms
+            self.player = StreamPlayer(
+                session.rate_hz, leg.dialect, session.media_now, ticker, clock, max_live_ms=lag_ms
+            )
+
+    # -- up
+
+    def message(self, data: bytes) -> None:
+        """A message of the stream. Fifty times a second."""
+        if self.open and self.hearing is not None:
+            self.hearing.message(data)
+
+    def add_sink(self, sink: Callable[[bytes], object], rate_hz: int) -> Callable[[], None]:
+        """Hand every frame to `sink`; call what is returned to stop. Raises: NotCapable: no media leg yet."""
+        if self.hearing is None:
+            raise NotCapable("there is no media leg yet")
+        return self.hearing.add(sink, rate_hz)
+
+    def open_queue(self) -> AudioQueue:
+        """A queue for a reader who may fall behind; it ends with the call."""
+        queue = AudioQueue(self._session.house.rules.max_lag_ms)
+        if self._session.ended:
+            queue.end()
+        self._queues.append(queue)
+        return queue
+
+    def close_queue(self, queue: AudioQueue) -> None:
+        """The reader is gone."""
+        if queue in self._queues:
+            self._queues.remove(queue)
+            self._dropped_ms += queue.dropped_ms
+
+    def attach(self, ear: Ear) -> None:
+        """Let an ear listen; it is closed with the call."""
+        ear.attach(self._session.tell)
+        self.add_sink(ear.hear, ear.rate_hz)
+        self._ears.append(ear)
+
+    # -- down
+
+    def write(self, frame: bytes) -> None:
+        """Live audio down; nothing while nobody can hear it."""
+        player = self.player
+        if self.open and player is not None:
+            player.write(frame)
+
+    async def say(self, pcm: bytes, *, interruptible: bool = True) -> None:
+        """Say L16 mono at the call's rate and return when it was heard, in any phase in which the caller hears us."""
+        session = self._session
+        if self.player is None:
+            raise NotCapable("there is no media leg yet")
+        if not session.can("say"):  # this module speaks through the control leg, which may only be late
+            await session.control_soon(session.house.rules.warn_after_s)
+        saying = self.player.say(pcm, interruptible=interruptible)
+        heard = False
+        try:
+            await saying.heard()
+            heard = True
+        except asyncio.CancelledError:
+            self.silence()
+            raise
+        finally:
+            ms = len(pcm) * 1000 // (2 * session.rate_hz)
+            session.journal("said", ms=ms, heard_ms=ms if heard else saying.heard_ms, interrupted=not heard)
+
+    def interrupt(self) -> int:
+        """Cut what is being said and may be cut; return the ms of it that were heard."""
+        return 0 if self.player is None else self.player.clear(everything=False)
+
+    def silence(self) -> None:
+        """Cut everything that is being said, interruptible or not."""
+        if self.player is not None:
+            self.player.clear()
+
+    async def quiet(self) -> None:
+        """Wait until the caller has heard all that was said, or can hear no more."""
+        if self.player is not None:
+            await self.player.quiet()
+
+    def pause(self, paused: bool) -> None:
+        """Hold: nothing goes down until it is over."""
+        if self.player is not None:
+            self.player.pause(paused)
+
+    def played(self, body: str) -> None:
+        """A ::play event of the audio module."""
+        if isinstance(self.player, FilePlayer):
+            self.player.played(body)
+
+    @property
+    def in_the_switch(self) -> bool:
+        """Whether the switch itself is playing something for us."""
+        return isinstance(self.player, FilePlayer) and not self.player.idle()
+
+    # -- the end
+
+    def end(self) -> None:
+        """The call is over: readers come to their end, ears give back what they borrowed."""
+        self.open = False
+        for queue in self._queues:
+            queue.end()
+        for ear in self._ears:
+            self._session.tasks.start("ear", ear.aclose())
+        self._ears.clear()
+
+    def figures(self) -> dict[str, object]:
+        """What went through, for the journal."""
+        hearing, player = self.hearing, self.player
+        return {
+            "frames_up": hearing.frames if hearing is not None else 0,
+            "frames_down": player.frames_sent if player is not None else 0,
+            "dropped_ms": self._dropped_ms + sum(queue.dropped_ms for queue in self._queues),
+            "odd_messages": hearing.odd_messages if hearing is not None else 0,
+            "underruns": player.underruns if player is not None else 0,
+        }
