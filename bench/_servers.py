@@ -14,12 +14,12 @@ from typing import Any, Literal, Self
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
 from bench._support import SERVER_CORE, pin
+from dueto.agents.echo import echo
 from dueto.app.gateway import Gateway
 from dueto.app.logs import configure_logs
 from dueto.app.serve import new_event_loop
 from dueto.app.settings import Settings
 from dueto.call import Call
-from dueto.call.call import Call as CallFace
 from dueto.call.events import HungUp
 from dueto.call.hearing import Hearing
 from dueto.call.mailbox import Mailbox
@@ -29,10 +29,11 @@ from dueto.legs.esl_outbound import OutboundLeg
 from dueto.legs.media_server import PicowsMediaLeg
 
 SECRET = "0123456789abcdef-bench"
-KINDS = (Session, CallFace, OutboundLeg, PicowsMediaLeg, StreamPlayer, Hearing, Mailbox)
+KINDS = (Session, Call, OutboundLeg, PicowsMediaLeg, StreamPlayer, Hearing, Mailbox)
 "Of which nothing may be alive when no call is."
 
-Kind = Literal["gateway", "bare echo"]
+Kind = Literal["gateway", "noting gateway", "bare echo"]
+"A gateway with the echo agent; one whose agent also notes when it is told of the hangup; a server that only echoes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def settings(max_calls: int = 20_000) -> Settings:
     )
 
 
-async def _gateway(notes: _Notes) -> tuple[dict[str, int], Callable[[], Awaitable[None]]]:
+async def _gateway(notes: _Notes, *, noting: bool) -> tuple[dict[str, int], Callable[[], Awaitable[None]]]:
     async def noting_echo(call: Call) -> None:
         call.audio_to(call.write_now)
         async for event in call.events():
@@ -120,22 +121,23 @@ async def _gateway(notes: _Notes) -> tuple[dict[str, int], Callable[[], Awaitabl
                 notes.hung_up_ns[call.unique_id] = time.monotonic_ns()
 
     configure_logs("json", open(os.devnull, "w"))  # noqa: SIM115 - lines are made as in service, and written to nobody
-    gateway = Gateway(settings(), agent=noting_echo)
+    gateway = Gateway(settings(), agent=noting_echo if noting else echo)
     await gateway.start()
-    loop = asyncio.get_running_loop()
-    bare = await loop.create_server(lambda: BareControl(notes), "127.0.0.1", 0, backlog=1024)
+    ports = {"control": gateway.control_port, "media": gateway.media_port}
+    if not noting:
+        return ports, gateway.aclose
+    bare = await asyncio.get_running_loop().create_server(lambda: BareControl(notes), "127.0.0.1", 0, backlog=1024)
 
     async def close() -> None:
         bare.close()
         await gateway.aclose()
 
-    ports = {"control": gateway.control_port, "media": gateway.media_port, "bare": bare.sockets[0].getsockname()[1]}
-    return ports, close
+    return ports | {"bare": bare.sockets[0].getsockname()[1]}, close
 
 
 async def _serve(kind: Kind, line: Connection) -> None:
     notes = _Notes()
-    ports, close = await (_bare_echo() if kind == "bare echo" else _gateway(notes))
+    ports, close = await (_bare_echo() if kind == "bare echo" else _gateway(notes, noting=kind == "noting gateway"))
     line.send(ports)
     over = asyncio.Event()
 
@@ -153,6 +155,7 @@ async def _serve(kind: Kind, line: Connection) -> None:
 
     loop = asyncio.get_running_loop()
     loop.add_reader(line.fileno(), asked)
+    os.set_blocking(line.fileno(), True)  # uvloop has it not block, and a long answer would be cut off
     try:
         await over.wait()
     finally:

@@ -43,7 +43,9 @@ class Round:
 
 async def measure(server: Server, calls: int, seconds: float) -> Round:
     """Run `calls` calls at once; measure while all of them talk, and count until the last frame is back."""
-    async with Load(media_port=server.ports["media"], control_port=server.ports.get("control", 0), secret=SECRET) as load:
+    async with Load(
+        media_port=server.ports["media"], control_port=server.ports.get("control", 0), secret=SECRET
+    ) as load:
         placed = [await load.place() for _ in range(calls)]
         await asyncio.sleep(0.5)  # a warm start for both
         load.account.echo_ns = load.account.echo_ns[:0]

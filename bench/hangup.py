@@ -110,7 +110,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     console = Console(highlight=False)
-    with Server("gateway") as server, asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with Server("noting gateway") as server, asyncio.Runner(loop_factory=new_event_loop) as runner:
         be_apart(console)
         rounds = runner.run(run(server, options.calls, options.hangups, options.rate, options.rounds))
     show(

@@ -1,6 +1,6 @@
 """What a waiting call costs in memory: its control leg is up, no stream has come, no agent runs.
 
-    python -m bench.memory [--calls 1000]
+python -m bench.memory [--calls 1000]
 """
 
 import argparse

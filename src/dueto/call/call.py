@@ -86,7 +86,7 @@ class Call:
 
     def events(self) -> AsyncIterator[CallEvent]:
         """What happens, typed and in order; HungUp is the last. One reader at a time."""
-        return self._session.events()
+        return self._session.seat.events()
 
     async def audio(self, rate_hz: int | None = None) -> AsyncIterator[bytes]:
         """Yield what the caller says: L16 mono, 20 ms a frame, at `rate_hz` (the call's own by default).

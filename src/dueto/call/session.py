@@ -22,16 +22,16 @@ from dueto.call.events import (
     Unbridged,
 )
 from dueto.call.house import House
-from dueto.call.mailbox import Mailbox
 from dueto.call.phase import Action, CallState, Leg, Phase, step
+from dueto.call.seat import Seat
 from dueto.call.tasks import Tasks
 from dueto.call.voice import Voice
-from dueto.errors import AgentTooSlow, CallEnded, CommandRefused, DuetoError, LegClosed, NotCapable
+from dueto.errors import CallEnded, CommandRefused, DuetoError, LegClosed, NotCapable
 from dueto.legs.ports import ControlLeg, MediaLeg
 from dueto.wire.esl import Api, Event
 
 if TYPE_CHECKING:
-    from dueto.call.call import Call
+    pass
 
 _TELLS: dict[Action, tuple[str, CallEvent]] = {
     Action.TELL_CONTROL_JOINED: ("control_joined", ControlJoined()),
@@ -71,13 +71,11 @@ class Session:
         self.bridged: asyncio.Future[str] | None = None
         "Who waits for CHANNEL_BRIDGE."
         self.log: Any = house.logger(unique_id) if house.logger is not None else _Silent()
-        self.tasks = Tasks(unique_id, self._task_failed, self._check_over)
+        self.tasks = Tasks(unique_id, self._task_failed, self.check_over)
         self.conduct = Conduct(self)
         self.voice = Voice(self)
+        self.seat = Seat(self)
         self._over = over
-        self._mailbox = Mailbox()
-        self._agent: asyncio.Task[None] | None = None
-        self._agent_too_slow = False
         self._scopes: set[asyncio.Timeout] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._happening = False
@@ -189,9 +187,10 @@ class Session:
         finally:
             self._scopes.discard(scope)
 
-    def events(self) -> AsyncIterator[CallEvent]:
-        """What waits for the agent, and what comes."""
-        return self._read_events()
+    @property
+    def gone_for_s(self) -> float:
+        """How long ago the call ended, in seconds."""
+        return self.house.clock() - self._gone_at
 
     def has_playback(self) -> bool:
         """Whether the switch may be playing something for us."""
@@ -277,7 +276,7 @@ class Session:
         if leg is self.control:
             self.journal("control_closed", reason=reason)
             self.happen(phase.ControlClosed())
-        self._check_over()
+        self.check_over()
 
     def media_audio(self, leg: MediaLeg, message: bytes) -> None:
         """A message of the stream. Fifty times a second."""
@@ -293,7 +292,7 @@ class Session:
         if leg is self.media:
             self.journal("media_closed", code=code, reason=reason)
             self.happen(phase.MediaClosed())
-        self._check_over()
+        self.check_over()
 
     def notify_session_ended(self, reason: str) -> None:
         """The session side is over, whatever the switch thinks: end the call, and tell the control leg so, once."""
@@ -321,13 +320,13 @@ class Session:
         finally:
             self._happening = False
         if self.ended:
-            self._check_over()
+            self.check_over()
 
     def _perform(self, action: Action, event: phase.Event, before: CallState) -> None:
         if action in _TELLS:
             name, told = _TELLS[action]
             self.journal(name)
-            self.tell(told)
+            self.seat.tell(told)
             if action in (Action.TELL_HELD, Action.TELL_RESUMED):
                 self.voice.pause(self.state.held)
             return
@@ -346,11 +345,10 @@ class Session:
                 if self.waiting_tone and self.control is not None:
                     self.waiting_tone = False
                     self._start("end of waiting tone", self.control.break_all)
-                self.journal("agent_started", name=self.house.agent_name)
-                self._agent = asyncio.get_running_loop().create_task(self._run_agent(), name=f"{self.unique_id} agent")
+                self.seat.start()
             case Action.TELL_BRIDGED if isinstance(event, phase.BridgeBegan):
                 self.journal("bridged", other=event.other_id)
-                self.tell(Bridged(event.other_id))
+                self.seat.tell(Bridged(event.other_id))
             case Action.TELL_HUNG_UP:
                 self._tell_hung_up(before)
             case Action.MUTE:
@@ -397,64 +395,9 @@ class Session:
             self.media.close()
         if self.control is not None:
             self.control.notify_session_ended(self._witness)
-        if self._agent is not None:
-            closing = asyncio.get_running_loop().call_later(self.house.rules.closing_s, self._close_agent, 3)
-            self._timers["closing"] = closing
+        self.seat.close(self.house.rules.closing_s)
 
     # -- inside
-
-    def _call(self) -> "Call":
-        from dueto.call.call import Call  # the agent's face of this; it knows us, we only hand it out
-
-        return Call(self)
-
-    async def _run_agent(self) -> None:
-        error: BaseException | None = None
-        try:
-            await self.house.agent(self._call())
-        except asyncio.CancelledError:
-            if not self.ended:
-                error = AgentTooSlow("too many events waited") if self._agent_too_slow else DuetoError("cancelled")
-        except Exception as raised:
-            if not (self.ended and isinstance(raised, CallEnded)):
-                error = raised
-        if error is None:
-            self.journal("agent_finished")
-            self.happen(phase.AgentDone())
-        else:
-            self.journal("agent_failed", error=f"{type(error).__name__}: {error}")
-            if not isinstance(error, DuetoError):  # a bug in the agent: its author needs the traceback
-                self.log.error("agent_traceback", exc_info=error)
-            self.happen(phase.AgentFailed())
-        self._agent = None
-        self._check_over()
-
-    async def _read_events(self) -> AsyncIterator[CallEvent]:
-        async for event in self._mailbox.read():
-            if isinstance(event, HungUp):
-                self.journal("hangup_delivered", to_agent_ms=(self.house.clock() - self._gone_at) * 1000)
-            yield event
-
-    def tell(self, event: CallEvent) -> None:
-        """Keep an event for the agent; one that lets a thousand wait has failed."""
-        try:
-            self._mailbox.put(event)
-        except AgentTooSlow:
-            if self._agent is not None and not self._agent_too_slow:
-                self._agent_too_slow = True
-                self._agent.cancel()
-
-    def _close_agent(self, tries: int) -> None:
-        """The agent has had its time: cancel it, and do without it if it does not even heed that."""
-        if self._agent is None:
-            return
-        if tries:
-            self._agent.cancel()
-            self._timers["closing"] = asyncio.get_running_loop().call_later(1.0, self._close_agent, tries - 1)
-        else:
-            self.journal("agent_stuck", name=self.house.agent_name)
-            self._agent = None
-            self._check_over()
 
     def _name_witness(self, before: CallState) -> None:
         if not self._witness:
@@ -464,7 +407,7 @@ class Session:
     def _tell_hung_up(self, before: CallState) -> None:
         self._stop_timers("grace")
         self._name_witness(before)
-        self._mailbox.put(HungUp(self._cause, self._witness))
+        self.seat.tell(HungUp(self._cause, self._witness))
 
     def _mute(self) -> None:
         self.voice.silence()
@@ -497,9 +440,9 @@ class Session:
         if not (self.ended and isinstance(error, DuetoError)):
             self.log.error("task_failed", task=name, error=f"{type(error).__name__}: {error}")
 
-    def _check_over(self) -> None:
+    def check_over(self) -> None:
         """Once both legs, the agent and every task have let go, nothing of the call is left."""
-        if not self.ended or not self.state.told or self._is_over or self.tasks or self._agent is not None:
+        if not self.ended or not self.state.told or self._is_over or self.tasks or self.seat.taken:
             return
         if any(leg is not None and not leg.closed for leg in (self.control, self.media)):
             return
@@ -517,7 +460,7 @@ class Session:
             samples = event.get("DTMF-Duration", "0")
             duration_ms = int(samples) * 1000 // DTMF_HZ if samples.isdigit() else 0
             self.journal("dtmf", digit=digit, duration_ms=duration_ms)
-            self.tell(Dtmf(digit, duration_ms))
+            self.seat.tell(Dtmf(digit, duration_ms))
 
     def _on_bridge(self, event: Event) -> None:
         other_id = event.get("Other-Leg-Unique-ID") or event.get("Bridge-B-Unique-ID")
@@ -530,7 +473,7 @@ class Session:
         if subclass == "mod_audio_stream::play":
             self.voice.played(event.body)
         self.journal("custom", subclass=subclass)
-        self.tell(Custom(subclass, event.body))
+        self.seat.tell(Custom(subclass, event.body))
 
 
 def _unbridged(session: Session, event: Event) -> None:

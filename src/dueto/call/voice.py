@@ -69,7 +69,7 @@ class Voice:
 
     def attach(self, ear: Ear) -> None:
         """Let an ear listen; it is closed with the call."""
-        ear.attach(self._session.tell)
+        ear.attach(self._session.seat.tell)
         self.add_sink(ear.hear, ear.rate_hz)
         self._ears.append(ear)
 
