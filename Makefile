@@ -9,7 +9,7 @@ lint:
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(dir $(PY))lint-imports
+	$(dir $(PY))lint-imports --no-cache
 
 test:
 	./test

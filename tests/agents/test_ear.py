@@ -102,6 +102,19 @@ async def test_a_caller_who_talks_faster_than_can_be_recognised_is_answered_all_
     assert [event.text for event in told if isinstance(event, Speech)] == ["no"] * 4 + [""] * 2
 
 
+async def test_what_was_begun_in_a_pause_is_dropped_when_the_caller_goes_on(detectors: DetectorPool) -> None:
+    recognisers, told = ByHand(), Told()
+    ear = SpeechEar(detectors, recognisers)
+    ear.attach(told.append)
+    word = over_the_telephone("no").strip(b"\0")
+    _hear(ear, bytes(4800) + word + bytes(3200) + word + bytes(12800))
+    within, at_the_end = recognisers.asked
+    assert within.cancelled()
+    at_the_end.set_result(Understood("no", 1.0))
+    await _turns()
+    assert [event.text for event in told if isinstance(event, Speech)] == ["no"]
+
+
 async def test_nothing_is_told_after_closing_and_the_detector_is_given_back(detectors: DetectorPool) -> None:
     recognisers, told = ByHand(), Told()
     ear = SpeechEar(detectors, recognisers)

@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dueto.agents.speech.endpoint import WINDOW_BYTES, WINDOW_MS, Began, Endpointer, EndpointRules, Utterance
+from dueto.agents.speech.endpoint import (
+    WINDOW_BYTES,
+    WINDOW_MS,
+    Began,
+    Endpointer,
+    EndpointRules,
+    Paused,
+    Utterance,
+)
 
 LIKELY = st.lists(st.sampled_from([0.0, 0.2, 0.4, 0.6, 1.0]), max_size=400)
 
@@ -15,7 +23,7 @@ def _window(number: int) -> bytes:
 def _fed(likely: list[float], rules: EndpointRules | None = None) -> list[tuple[int, Began | Utterance]]:
     endpointer = Endpointer(rules)
     events = ((number, endpointer.feed(_window(number), one)) for number, one in enumerate(likely))
-    return [(number, event) for number, event in events if event is not None]
+    return [(number, event) for number, event in events if isinstance(event, Began | Utterance)]
 
 
 def _numbers(utterance: Utterance) -> list[int]:
@@ -51,6 +59,19 @@ def test_utterances_do_not_overlap_and_begin_where_it_was_said(likely: list[floa
         assert began.started_ms == utterance.started_ms
         assert utterance.started_ms >= ended_ms
         ended_ms = utterance.ended_ms
+
+
+@given(LIKELY)
+def test_what_is_recognised_early_is_the_utterance_unless_speech_went_on(likely: list[float]) -> None:
+    endpointer = Endpointer()
+    paused, spoke_since = b"", False
+    for number, one in enumerate(likely):
+        match endpointer.feed(_window(number), one):
+            case Paused(pcm):
+                paused, spoke_since = pcm, False
+            case Utterance(pcm) if number + 1 < EndpointRules().longest:
+                assert spoke_since or pcm == paused
+        spoke_since = spoke_since or one >= 0.35
 
 
 def test_a_click_is_no_speech() -> None:

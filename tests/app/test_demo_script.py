@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "demo"
-NEEDED = ("bash", "cat", "cksum", "cp", "dirname", "id", "mkdir", "rm", "timeout")
+NEEDED = ("bash", "cat", "cksum", "cp", "dirname", "grep", "head", "id", "mkdir", "rm", "timeout")
 PYTHON = """#!/usr/bin/env bash
 echo "python $*" >>"$NOTES"
 case "$1 $2" in
@@ -30,12 +30,15 @@ class Machine:
         self.project.mkdir()
         (home / "bin").mkdir()
         shutil.copy(SCRIPT, self.project / "demo")
+        (self.project / "scripts").mkdir()
+        shutil.copy(SCRIPT.parent / "scripts" / "venv", self.project / "scripts" / "venv")
+        (self.project / "constraints.txt").write_text("")
         (self.project / "pyproject.toml").write_text("[project]\n")
         for name in NEEDED:
             found = shutil.which(name)
             assert found is not None
             (home / "bin" / name).symlink_to(found)
-        self.tool("uname", "#!/usr/bin/env bash\necho ${MACHINE:-x86_64}\n")
+        self.tool("uname", "#!/usr/bin/env bash\necho Linux ${MACHINE:-x86_64}\n")
         self.tool("flite", "#!/usr/bin/env bash\n")
 
     def tool(self, name: str, text: str) -> None:
@@ -146,7 +149,7 @@ def test_the_echo_agent_needs_no_extra(machine: Machine, arguments: tuple[str, .
 def test_another_machine_is_shown_the_echo_agent(machine: Machine) -> None:
     done = machine.run("--out", "x", MACHINE="aarch64")
     assert done.returncode == 0
-    assert "x86-64 only, not for aarch64" in done.stderr
+    assert "x86-64 Linux only, not for Linux aarch64" in done.stderr
     assert machine.noted("-m pip install")[0].endswith("-e .")
     assert machine.noted("-m dueto demo --out x --agent echo")
     assert machine.run("--agent", "receptionist", MACHINE="aarch64").returncode == 2

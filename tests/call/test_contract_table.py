@@ -578,3 +578,21 @@ async def test_a_switch_that_goes_dead_without_a_word_keeps_no_leaving_call_aliv
         await switch.place(Caller(script=lasts(600)))
         await here.until_noted("call_ended")
         assert asyncio.get_running_loop().time() < 1020
+
+
+@virtually
+async def test_a_hangup_by_the_agent_carries_its_cause_and_returns_when_the_channel_is_gone() -> None:
+    gone: list[bool] = []
+
+    async def refuse(call: Call) -> None:
+        await call.hangup("CALL_REJECTED")
+        gone.append(call.ended)
+        await call.hangup()  # gone already is success
+
+    agent = Told(refuse)
+    async with virtual_desk(agent) as here, here.switch() as switch:
+        call = await switch.place(Caller(script=lasts(60)))
+        await call.done()
+    assert gone == [True]
+    assert call.hangup_cause == "CALL_REJECTED"
+    assert agent[-1] == HungUp("CALL_REJECTED", "CHANNEL_HANGUP")

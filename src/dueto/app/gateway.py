@@ -14,7 +14,7 @@ from dueto.app.logs import call_logger
 from dueto.app.metrics import Metrics
 from dueto.app.serving import check_for_serving
 from dueto.app.settings import Settings
-from dueto.call import Agent, CallRules, Desk, House, Journal
+from dueto.call import Agent, CallRules, Desk, House, Journal, Mouth
 from dueto.clock import Clock, monotonic
 from dueto.errors import SettingsError
 from dueto.legs.esl_outbound import ControlServer, OutboundOptions
@@ -29,7 +29,8 @@ class Gateway:
         async with Gateway(Settings(), agent=my_agent) as gateway:
             await gateway.serve_forever()
 
-    `agent` overrides `agent.use`; `journal` is told everything that is logged or counted.
+    `agent` overrides `agent.use`, `mouth` is what `call.say("text")` speaks with (else the agent's own); `journal` is
+    told everything that is logged or counted.
     Raises: SettingsError: the configuration can't serve; the text says what to change.
     """
 
@@ -38,6 +39,7 @@ class Gateway:
         settings: Settings,
         *,
         agent: Agent | None = None,
+        mouth: Mouth | None = None,
         journal: Journal | None = None,
         clock: Clock = monotonic,
     ) -> None:
@@ -61,7 +63,7 @@ class Gateway:
             path=StreamPath(settings.media.path),
             dialect=DIALECTS[settings.media.dialect],
             destinations=destinations,
-            mouth=self.agent.mouth,
+            mouth=mouth or self.agent.mouth,
             journal=fan_out(*journals),
             clock=clock,
             ticker=Ticker(clock=clock),

@@ -374,7 +374,8 @@ class Session:
                 self._start("rescue", self.conduct.rescue)
             case Action.LEAVE:
                 self._start("leave", self.conduct.leave)
-            case Action.HANG_UP:
+            case Action.HANG_UP if isinstance(event, phase.HangupAsked):
+                self.conduct.cause(event.cause)
                 self._start("hang up", self.conduct.hang_up)
             case Action.END:
                 self._end(before)

@@ -188,8 +188,9 @@ class _Listener(WSListener):
         code = _code(frame)
         if transport.is_close_frame_sent:
             return  # its answer to ours; the end of TCP is what counts
-        transport.send_close(code or 1000, frame.get_close_message())  # type: ignore[arg-type]
-        self._tell(code or 1000, frame.get_close_message().decode("utf-8", "replace"))
+        reason = frame.get_close_message() or b""
+        transport.send_close(code or 1000, reason)  # type: ignore[arg-type]
+        self._tell(code or 1000, reason.decode("utf-8", "replace"))
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._tell(None, "")

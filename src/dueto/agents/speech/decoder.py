@@ -64,7 +64,8 @@ class Recogniser:
                 "bestpath": False,
             }
             self._decoder = pocketsphinx.Decoder(**settings)
-            self._aligner = pocketsphinx.Decoder(**settings)
+            # Only the lengths of the phones are taken from it, and half the time is saved.
+            self._aligner = pocketsphinx.Decoder(**settings | {"compallsen": False})
         self._decoder.add_jsgf_string(_GRAMMAR, vocabulary.grammar)
         self._decoder.add_allphone_file(_ANY_PHONES, str(model.phone_lm))
         self._log: Callable[[float], float] = self._decoder.logmath.log
@@ -100,14 +101,14 @@ class Recogniser:
                 yield Span(seg.word, seg.start_frame, seg.end_frame + 1, self._log(seg.ascore))
 
     def _align(self, words: Iterable[str], audio: bytes) -> list[Span]:
-        """Return the phones of `words`: first their words are found once more, then the phones in them."""
+        """Return the phones of `words`, without scores: first the words are found once more, then the phones in them."""
         with suppress(RuntimeError):  # the sound is too short for all of the words
             self._aligner.set_align_text(" ".join(words))
             self._run(self._aligner, audio)
             self._aligner.set_alignment()
             self._run(self._aligner, audio)
             return [
-                Span(phone.name, phone.start, phone.start + phone.duration, phone.score)
+                Span(phone.name, phone.start, phone.start + phone.duration, 0.0)
                 for word in self._aligner.get_alignment() or ()
                 if not word.name.startswith("<")
                 for phone in word

@@ -26,8 +26,10 @@ class EndpointRules:
     "This many windows of pause end it: 448 ms; people rest 200-300 ms within a phrase."
     before: int = 8
     "Kept from before the first window of speech: 256 ms; soft consonants begin unnoticed."
+    doubt: int = 6
+    "After this many windows of pause it is likely over: recognition may begin, and is thrown away if speech goes on."
     after: int = 5
-    "Kept of the pause."
+    "Kept of the pause; not more than `doubt`, so that what is recognised early is what is recognised."
     longest: int = 250
     "8 s; then it is cut and the rest is an utterance of its own."
 
@@ -38,6 +40,13 @@ class Began:
 
     started_ms: int
     "Of its first window of speech, since the first audio."
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The utterance may be over. If nothing more comes, the `Utterance` will be just this."""
+
+    pcm: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,7 @@ class Endpointer:
         "The latest window of speech."
         self._speaking = False
 
-    def feed(self, window: bytes, likely: float) -> Began | Utterance | None:
+    def feed(self, window: bytes, likely: float) -> Began | Paused | Utterance | None:
         """Take the next 256 samples and how likely they are speech, 0.0 to 1.0."""
         rules = self._rules
         self._speaking = likely >= rules.on or (self._speaking and likely >= rules.off)
@@ -80,7 +89,7 @@ class Endpointer:
             self._last = number
         if number - self._last >= rules.pause or len(self._utterance) >= rules.longest + rules.before:
             return self._over()
-        return None
+        return Paused(self._kept_of(self._utterance)) if number - self._last == rules.doubt else None
 
     def _waiting(self, window: bytes, number: int) -> Began | None:
         self._kept.append(window)
@@ -95,12 +104,17 @@ class Endpointer:
 
     def _over(self) -> Utterance:
         windows = self._utterance or []
-        pause = self._window - 1 - self._last
-        beyond = max(pause - self._rules.after, 0)
-        kept = windows[: len(windows) - beyond]
         # The rest of the pause may be the soft beginning of what comes next.
         self._kept.clear()
-        self._kept.extend(windows[len(windows) - beyond :])
+        self._kept.extend(windows[len(windows) - self._beyond :])
         self._recent.clear()
         self._utterance = None
-        return Utterance(b"".join(kept), self._first * WINDOW_MS, (self._last + 1) * WINDOW_MS)
+        return Utterance(self._kept_of(windows), self._first * WINDOW_MS, (self._last + 1) * WINDOW_MS)
+
+    @property
+    def _beyond(self) -> int:
+        """How many windows of the pause are not kept."""
+        return max(self._window - 1 - self._last - self._rules.after, 0)
+
+    def _kept_of(self, windows: list[bytes]) -> bytes:
+        return b"".join(windows[: len(windows) - self._beyond])
