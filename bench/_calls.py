@@ -280,7 +280,7 @@ class Load:
     async def all_back(self) -> None:
         """Wait until every frame that was sent has come back, or `PATIENCE_S` for those that never will."""
         until_s = time.monotonic() + PATIENCE_S
-        while self.account.lost and time.monotonic() < until_s:
+        while self.account.lost and time.monotonic() < until_s:  # noqa: ASYNC110 - an Event would be set per frame
             await asyncio.sleep(FRAME_S)
 
     def _plan(self) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any, Literal, Self
-
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+from typing import Any, Literal, Self, TextIO
 
 from bench._support import SERVER_CORE, pin
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+
 from dueto.agents.echo import echo
 from dueto.app.gateway import Gateway
 from dueto.app.logs import configure_logs
@@ -113,14 +113,16 @@ def settings(max_calls: int = 20_000) -> Settings:
     )
 
 
-async def _gateway(notes: _Notes, *, noting: bool) -> tuple[dict[str, int], Callable[[], Awaitable[None]]]:
+async def _gateway(
+    notes: _Notes, nobody: TextIO, *, noting: bool
+) -> tuple[dict[str, int], Callable[[], Awaitable[None]]]:
     async def noting_echo(call: Call) -> None:
         call.audio_to(call.write_now)
         async for event in call.events():
             if isinstance(event, HungUp):
                 notes.hung_up_ns[call.unique_id] = time.monotonic_ns()
 
-    configure_logs("json", open(os.devnull, "w"))  # noqa: SIM115 - lines are made as in service, and written to nobody
+    configure_logs("json", nobody)
     gateway = Gateway(settings(), agent=noting_echo if noting else echo)
     await gateway.start()
     ports = {"control": gateway.control_port, "media": gateway.media_port}
@@ -135,9 +137,12 @@ async def _gateway(notes: _Notes, *, noting: bool) -> tuple[dict[str, int], Call
     return ports | {"bare": bare.sockets[0].getsockname()[1]}, close
 
 
-async def _serve(kind: Kind, line: Connection) -> None:
+async def _serve(kind: Kind, line: Connection, nobody: TextIO) -> None:
+    """`nobody` gets the log lines: they are made as in service, and not written down."""
     notes = _Notes()
-    ports, close = await (_bare_echo() if kind == "bare echo" else _gateway(notes, noting=kind == "noting gateway"))
+    ports, close = await (
+        _bare_echo() if kind == "bare echo" else _gateway(notes, nobody, noting=kind == "noting gateway")
+    )
     line.send(ports)
     over = asyncio.Event()
 
@@ -165,8 +170,8 @@ async def _serve(kind: Kind, line: Connection) -> None:
 
 def _child(kind: Kind, line: Connection) -> None:
     pin(SERVER_CORE)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(kind, line))
+    with open(os.devnull, "w") as nobody, asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(kind, line, nobody))
 
 
 class Server:

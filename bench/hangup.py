@@ -4,9 +4,9 @@
 
 A gateway runs on one core with `--calls` paired calls whose audio goes on all the time (echo agent). On another core
 the load hangs up one of them, `--rate` times a second, and places a new one for it; between two hangups it writes the
-same bytes to the bare Protocol, which runs in the gateway's process and so waits for the same loop. A starts the clock
-right before the system call that hands the bytes to the kernel; it stops when the agent's `async for` over
-`call.events()` yields `HungUp`, or when the bare Protocol has found the name. Both processes read one system-wide clock.
+same bytes to the bare Protocol, which runs in the gateway's process and so waits for the same loop. The clock
+starts right before the system call that hands the bytes to the kernel; it stops when the agent's `async for` over
+`call.events()` yields `HungUp`, or when the bare Protocol has found the name. Both processes read the same clock.
 """
 
 import argparse
@@ -16,13 +16,12 @@ import statistics
 import sys
 import uuid
 from dataclasses import dataclass
-from typing import cast
-
-from rich.console import Console
 
 from bench._calls import Load, LoadCall, script_of, write_now
 from bench._servers import SECRET, Server
 from bench._support import Busy, Spread, be_apart, show
+from rich.console import Console
+
 from dueto.app.serve import new_event_loop
 
 MOST_MS, MOST_TIMES = 2.0, 1.5
@@ -88,7 +87,7 @@ async def run(server: Server, calls: int, hangups: int, rate: float, rounds: int
     async with Load(media_port=ports["media"], control_port=ports["control"], secret=SECRET) as load:
         up = [await load.place() for _ in range(calls)]
         bare = [await loop.create_connection(asyncio.Protocol, "127.0.0.1", ports["bare"]) for _ in range(calls)]
-        wires = [cast(asyncio.Transport, transport) for transport, _ in bare]
+        wires = [transport for transport, _ in bare]
         measured = []
         for _ in range(rounds):
             await asyncio.sleep(0.5)

@@ -7,11 +7,11 @@ import argparse
 import asyncio
 import sys
 
-from rich.console import Console
-
 from bench._calls import Load
 from bench._servers import SECRET, Server
 from bench._support import be_apart, rss_kb
+from rich.console import Console
+
 from dueto.app.serve import new_event_loop
 
 MOST_KB = 20.0

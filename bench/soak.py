@@ -14,12 +14,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from bench._calls import Load
 from bench._servers import SECRET, Figures, Server
 from bench._support import Busy, be_apart, open_fds, rss_kb, show
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
 from dueto.app.serve import new_event_loop
 
 TALK_S = 0.1

@@ -101,7 +101,7 @@ class Recogniser:
                 yield Span(seg.word, seg.start_frame, seg.end_frame + 1, self._log(seg.ascore))
 
     def _align(self, words: Iterable[str], audio: bytes) -> list[Span]:
-        """Return the phones of `words`, without scores: first the words are found once more, then the phones in them."""
+        """Return the phones of `words`, without scores: first the words are found again, then the phones in them."""
         with suppress(RuntimeError):  # the sound is too short for all of the words
             self._aligner.set_align_text(" ".join(words))
             self._run(self._aligner, audio)

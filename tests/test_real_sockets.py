@@ -1,0 +1,90 @@
+"""Three hundred calls on real sockets: each is heard, told of its end, and leaves nothing behind."""
+
+import asyncio
+import gc
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+from tests.support.running import running
+
+from dueto.call import Call, CallEvent
+from dueto.call.events import Dtmf, HungUp
+from dueto.call.session import Session
+from dueto.legs.esl_outbound import OutboundLeg
+from dueto.legs.media_server import PicowsMediaLeg
+from dueto.sim import Caller, Line, SimCall, Switch
+
+CALLS = 300
+AT_ONCE = 60
+CAUSES = ("NORMAL_CLEARING", "USER_BUSY", "CALL_REJECTED")
+
+
+async def test_three_hundred_calls_on_real_sockets_leave_nothing_behind() -> None:
+    told: dict[str, list[CallEvent]] = {}
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    arrived: dict[str, asyncio.Event] = {}
+
+    async def agent(call: Call) -> None:
+        session = call._session
+        for thing in (call, session, session.control, session.media, asyncio.current_task()):
+            if thing is not None:
+                alive.add(thing)
+        call.audio_to(call.write_now)
+        heard = told.setdefault(call.unique_id, [])
+        async for event in call.events():
+            heard.append(event)
+            if isinstance(event, Dtmf):
+                arrived[call.unique_id].set()
+
+    async def script(line: Line) -> None:
+        await line.press("1", ms=40)
+        await line.until_hangup()
+
+    async def one(switch: Switch, number: int) -> SimCall:
+        unique_id = f"00000000-0000-4000-8000-{number:012d}"
+        pressed = arrived[unique_id] = asyncio.Event()
+        call = await switch.place(Caller(unique_id=unique_id, script=script, measure_echo=True))
+        await pressed.wait()
+        call.hang_up(CAUSES[number % len(CAUSES)])
+        await call.done()
+        await call.released()
+        return call
+
+    async def caller(switch: Switch, numbers: Any) -> list[tuple[int, bool, int]]:
+        return [(number, (call := await one(switch, number)).paired, call.counters.frames_down) for number in numbers]
+
+    tasks_before, files_before = len(asyncio.all_tasks()), _open_files()
+    async with running(agent) as here:
+        async with here.switch(record=False) as switch:
+            numbers = iter(range(CALLS))
+            async with asyncio.timeout(50):
+                rows = await asyncio.gather(*(caller(switch, numbers) for _ in range(AT_ONCE)))
+                await here.desk.empty()
+        refused = [name for name in here.names() if name in ("refused", "agent_failed", "task_failed")]
+    judged = sorted(row for part in rows for row in part)
+    assert [number for number, _, _ in judged] == list(range(CALLS))
+    assert all(paired for _, paired, _ in judged)
+    assert sum(frames for _, _, frames in judged) > 0  # the echo came down; how much depends on the machine
+    assert not refused
+    assert len(told) == CALLS
+    for number in range(CALLS):
+        events = told[f"00000000-0000-4000-8000-{number:012d}"]
+        assert [event.digit for event in events if isinstance(event, Dtmf)] == ["1"]
+        ends = [event for event in events if isinstance(event, HungUp)]
+        assert ends == [events[-1]]
+        assert ends[0].cause == CAUSES[number % len(CAUSES)]
+    arrived.clear()
+    gc.collect()
+    assert not alive
+    kinds = (Session, OutboundLeg, PicowsMediaLeg)
+    assert not [kind for kind in map(type, gc.get_objects()) if issubclass(kind, kinds)]
+    assert len(asyncio.all_tasks()) == tasks_before
+    assert _open_files() == files_before
+
+
+def _open_files() -> int:
+    """How many files and sockets this process holds open, where the system tells."""
+    folder = Path("/proc/self/fd")
+    return len(os.listdir(folder)) if folder.is_dir() else 0
