@@ -198,17 +198,26 @@ async def print_latency(samples: Sequence[Sample]) -> None:
     await recognisers.start()
     frame_ms, answer_ms = [], []
     for sample in samples:
-        ear, told = SpeechEar(detectors, recognisers), asyncio.Queue[Speech | SpeechStarted]()
-        ear.attach(told.put_nowait)
+        ear = SpeechEar(detectors, recognisers)
+        told: asyncio.Queue[tuple[float, Speech | SpeechStarted]] = asyncio.Queue()
+
+        def note(
+            event: Speech | SpeechStarted, told: asyncio.Queue[tuple[float, Speech | SpeechStarted]] = told
+        ) -> None:
+            told.put_nowait((time.monotonic(), event))
+
+        ear.attach(note)
         stream, started = over_the_telephone(sample), time.monotonic()
         for number, frame in enumerate(frames(stream, 8000)):
             await asyncio.sleep(max(started + 0.02 * (number + 1) - time.monotonic(), 0))
             before = time.thread_time()
             ear.hear(frame)
             frame_ms.append(1000 * (time.thread_time() - before))
-        while not isinstance(event := await told.get(), Speech):
-            pass
-        answer_ms.append(1000 * (time.monotonic() - started) - event.ended_ms)
+        while True:
+            at, event = await told.get()
+            if isinstance(event, Speech):
+                break
+        answer_ms.append(1000 * (at - started) - event.ended_ms)
         await ear.aclose()
     await recognisers.aclose()
     frame_ms.sort()
