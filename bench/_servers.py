@@ -102,11 +102,11 @@ async def _bare_echo() -> tuple[dict[str, int], Callable[[], Awaitable[None]]]:
     return {"media": server.sockets[0].getsockname()[1]}, close
 
 
-def settings(max_calls: int = 20_000) -> Settings:
+def settings(engine: str = "native", max_calls: int = 20_000) -> Settings:
     """Return the configuration of the gateway that is measured: free ports, tokens required, everything as it comes."""
     return Settings.model_validate(
         {
-            "control": {"listen": "127.0.0.1:0", "max_calls": max_calls},
+            "control": {"listen": "127.0.0.1:0", "engine": engine, "max_calls": max_calls},
             "media": {"listen": "127.0.0.1:0", "secret": SECRET, "dialect": "audio_stream-binary"},
             "metrics": {"listen": ""},
         }
@@ -114,7 +114,7 @@ def settings(max_calls: int = 20_000) -> Settings:
 
 
 async def _gateway(
-    notes: _Notes, nobody: TextIO, *, noting: bool
+    notes: _Notes, nobody: TextIO, engine: str, *, noting: bool
 ) -> tuple[dict[str, int], Callable[[], Awaitable[None]]]:
     async def noting_echo(call: Call) -> None:
         call.audio_to(call.write_now)
@@ -123,7 +123,7 @@ async def _gateway(
                 notes.hung_up_ns[call.unique_id] = time.monotonic_ns()
 
     configure_logs("json", nobody)
-    gateway = Gateway(settings(), agent=noting_echo if noting else echo)
+    gateway = Gateway(settings(engine), agent=noting_echo if noting else echo)
     await gateway.start()
     ports = {"control": gateway.control_port, "media": gateway.media_port}
     if not noting:
@@ -137,11 +137,11 @@ async def _gateway(
     return ports | {"bare": bare.sockets[0].getsockname()[1]}, close
 
 
-async def _serve(kind: Kind, line: Connection, nobody: TextIO) -> None:
+async def _serve(kind: Kind, engine: str, line: Connection, nobody: TextIO) -> None:
     """`nobody` gets the log lines: they are made as in service, and not written down."""
     notes = _Notes()
     ports, close = await (
-        _bare_echo() if kind == "bare echo" else _gateway(notes, nobody, noting=kind == "noting gateway")
+        _bare_echo() if kind == "bare echo" else _gateway(notes, nobody, engine, noting=kind == "noting gateway")
     )
     line.send(ports)
     over = asyncio.Event()
@@ -168,19 +168,19 @@ async def _serve(kind: Kind, line: Connection, nobody: TextIO) -> None:
         await close()
 
 
-def _child(kind: Kind, line: Connection) -> None:
+def _child(kind: Kind, engine: str, line: Connection) -> None:
     pin(SERVER_CORE)
     with open(os.devnull, "w") as nobody, asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(kind, line, nobody))
+        runner.run(_serve(kind, engine, line, nobody))
 
 
 class Server:
     """A server in a process of its own, on the servers' core. `with Server("gateway") as server: ...`"""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, engine: str = "native") -> None:
         context = get_context("spawn")
         self._line, theirs = context.Pipe()
-        self._process = context.Process(target=_child, args=(kind, theirs), name=kind, daemon=True)
+        self._process = context.Process(target=_child, args=(kind, engine, theirs), name=kind, daemon=True)
         self._process.start()
         theirs.close()
         self.ports: dict[str, int] = self._line.recv()

@@ -41,7 +41,7 @@ from dueto.call.events import Speech, SpeechStarted
 
 RIDGE = 3.0
 "How much the fit prefers small weights: chosen by leaving out one voice and a quarter of the phrases in turn."
-THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+THRESHOLDS = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,9 @@ def print_table(heard: Sequence[Heard]) -> None:
     for voice in TEST_VOICES:
         groups[str(voice)] = [h for h in heard if h.sample.voice == voice]
     _print_rows(f"At the threshold {THRESHOLD}", "voices", {k: _row(v, THRESHOLD) for k, v in groups.items()})
-    _print_rows("All, by threshold", "threshold", {str(at): _row(heard, at) for at in THRESHOLDS})
+    _print_rows(
+        "All, by threshold", "threshold", {str(at or "none: the grammar alone"): _row(heard, at) for at in THRESHOLDS}
+    )
     print("\nFalse accepts and other departments:\n")
     for one in heard:
         departments = vocabulary(one.sample.vocabulary).phrases

@@ -37,6 +37,8 @@ async def test_three_hundred_calls_on_real_sockets_leave_nothing_behind() -> Non
             heard.append(event)
             if isinstance(event, Dtmf):
                 arrived[call.unique_id].set()
+            if isinstance(event, HungUp):
+                return  # in mid-loop, as agents do: what it iterated over must not be left to the collector
 
     async def script(line: Line) -> None:
         await line.press("1", ms=40)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from dueto.call.events import CallEvent, HungUp
 from dueto.errors import AgentTooSlow
@@ -31,16 +31,36 @@ class Mailbox:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def read(self) -> AsyncIterator[CallEvent]:
-        """Yield the events; HungUp is the last."""
-        while True:
-            while self._events:
-                yield self._events.popleft()
-            if self._hung_up is not None:
-                yield self._hung_up
-                return
-            self._waiter = asyncio.get_running_loop().create_future()
+    def read(self, at_hangup: Callable[[], None] = lambda: None) -> AsyncIterator[CallEvent]:
+        """Iterate over the events; HungUp is the last. `at_hangup` is called right before it is handed out."""
+        return _Reading(self, at_hangup)
+
+
+class _Reading:
+    """One reader of a mailbox. No generator: an agent that returns in mid-loop would leave one to the collector."""
+
+    __slots__ = ("_at_hangup", "_mailbox", "_over")
+
+    def __init__(self, mailbox: Mailbox, at_hangup: Callable[[], None]) -> None:
+        self._mailbox = mailbox
+        self._at_hangup = at_hangup
+        self._over = False
+
+    def __aiter__(self) -> AsyncIterator[CallEvent]:
+        return self
+
+    async def __anext__(self) -> CallEvent:
+        mailbox = self._mailbox
+        while not self._over:
+            if mailbox._events:
+                return mailbox._events.popleft()
+            if mailbox._hung_up is not None:
+                self._over = True
+                self._at_hangup()
+                return mailbox._hung_up
+            mailbox._waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await mailbox._waiter
             finally:
-                self._waiter = None
+                mailbox._waiter = None
+        raise StopAsyncIteration

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from dueto.call import phase
-from dueto.call.events import CallEvent, HungUp
+from dueto.call.events import CallEvent
 from dueto.call.mailbox import Mailbox
 from dueto.errors import AgentTooSlow, CallEnded, DuetoError
 
@@ -47,12 +47,12 @@ class Seat:
                 self._report(error)
                 self.close(0.0)
 
-    async def events(self) -> AsyncIterator[CallEvent]:
+    def events(self) -> AsyncIterator[CallEvent]:
         """What waits, and what comes; HungUp is the last."""
-        async for event in self._mailbox.read():
-            if isinstance(event, HungUp):
-                self._session.journal("hangup_delivered", to_agent_ms=self._session.gone_for_s * 1000)
-            yield event
+        return self._mailbox.read(self._hangup_delivered)
+
+    def _hangup_delivered(self) -> None:
+        self._session.journal("hangup_delivered", to_agent_ms=self._session.gone_for_s * 1000)
 
     def close(self, patience_s: float) -> None:
         """Give the agent `patience_s` to return, then cancel it; do without it if it does not even heed that."""
