@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from dueto.call.ports import Agent, Destination, Mouth
 from dueto.clock import Clock, monotonic
@@ -20,6 +20,18 @@ class Journal(Protocol):
 
 def no_journal(unique_id: str, event: str, fields: Mapping[str, object]) -> None:
     """Note nothing."""
+
+
+class _Silent:
+    """A logger for calls that have none."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **fields: None
+
+
+def no_logger(unique_id: str) -> Any:
+    """Return a logger that says nothing."""
+    return _Silent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +73,5 @@ class House:
     journal: Journal = no_journal
     clock: Clock = monotonic
     ticker: Ticker = field(default_factory=Ticker)
-    logger: Callable[[str], object] | None = None
-    "Makes `call.log` from a Unique-ID; None: a logger that says nothing."
+    logger: Callable[[str], Any] = no_logger
+    "Makes `call.log` from a Unique-ID."

@@ -70,7 +70,7 @@ class Session:
         self.waiting_tone = False
         self.bridged: asyncio.Future[str] | None = None
         "Who waits for CHANNEL_BRIDGE."
-        self.log: Any = house.logger(unique_id) if house.logger is not None else _Silent()
+        self.log: Any = house.logger(unique_id)
         self.tasks = Tasks(unique_id, self._task_failed, self.check_over)
         self.conduct = Conduct(self)
         self.voice = Voice(self)
@@ -497,10 +497,3 @@ _HANDLERS: dict[str, Callable[[Session, Event], None]] = {
     "CHANNEL_UNHOLD": _unheld,
     "CUSTOM": Session._on_custom,
 }
-
-
-class _Silent:
-    """A logger for calls that have none."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **fields: None
