@@ -147,7 +147,7 @@ async def test_a_hangup_while_it_rings_ends_the_conversation(receptionist: Recep
     before = asyncio.all_tasks()
     call = await _talk(receptionist, Turn(WHICH, press="1"), Turn(RINGING, hang_up=True), transfers=[BUSY])
     assert call.said[-1] == "Sales, one moment."
-    assert asyncio.all_tasks() == before
+    assert asyncio.all_tasks() <= before
 
 
 async def test_three_departments_that_nobody_answers_are_enough(receptionist: Receptionist) -> None:
@@ -170,7 +170,7 @@ async def test_a_hangup_ends_it_at_once_and_gives_the_detector_to_the_next(
     before = asyncio.all_tasks()
     call = await _talk(receptionist, Turn(WHICH, say="story", hang_up=True, cut_in=cut_in))
     assert call.said == ["Hello, this is Dueto. Which department would you like?"]
-    assert asyncio.all_tasks() == before
+    assert asyncio.all_tasks() <= before
     assert (await _talk(receptionist, Turn(WHICH, say="sales"))).transferred == ["sales"]
 
 
@@ -182,7 +182,7 @@ async def test_a_cancelled_conversation_leaves_no_task(receptionist: Receptionis
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert asyncio.all_tasks() == before
+    assert asyncio.all_tasks() <= before
     await call.closed()
 
 

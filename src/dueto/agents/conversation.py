@@ -22,7 +22,7 @@ from dueto.call.events import (
     Unbridged,
 )
 from dueto.call.ports import Destination, TransferResult
-from dueto.errors import CallEnded, CommandRefused, DuetoError, Interrupted, NotCapable, ReplyTimeout
+from dueto.errors import CallEnded, CommandRefused, Interrupted, NotCapable, ReplyTimeout
 
 if TYPE_CHECKING:
     from dueto.call.call import Call
@@ -92,9 +92,10 @@ class Conversation:
     async def aclose(self) -> None:
         """Stop reading events."""
         if self._next is not None:
-            self._next.cancel()
-            with suppress(asyncio.CancelledError, StopAsyncIteration):
-                await self._next
+            await _end(self._next)
+        close = getattr(self._events, "aclose", None)
+        if close is not None:
+            await close()
 
     async def _chosen(self, prompt: str) -> Destination | None:
         """Ask until a destination is chosen and not objected to. None: the caller is done, or silent for too long."""
@@ -215,9 +216,7 @@ class Conversation:
                         await self._hush(saying)
                         return answer
         finally:
-            saying.cancel()
-            with suppress(asyncio.CancelledError, CallEnded):
-                await saying
+            await _end(saying)
 
     async def _hush(self, saying: "asyncio.Task[None]") -> None:
         """Cut off what is being said, also where it only waits for its synthesiser."""
@@ -250,9 +249,7 @@ class Conversation:
         except ReplyTimeout:
             return TransferResult("failed")
         finally:
-            transfer.cancel()
-            with suppress(asyncio.CancelledError, DuetoError):
-                await transfer
+            await _end(transfer)
         while result.ok and not left:
             left = isinstance(await self._event(), Unbridged)
         return result
@@ -274,3 +271,11 @@ class Conversation:
         if isinstance(event, HungUp):
             raise CallEnded("the caller hung up")
         return event
+
+
+async def _end(future: "asyncio.Future[Any]") -> None:
+    """Cancel, and return when it is over; what it failed with was told elsewhere, or nobody waits for it any more."""
+    future.cancel()
+    await asyncio.wait({future})
+    if not future.cancelled():
+        future.exception()

@@ -96,7 +96,7 @@ class Gateway:
     async def drain(self) -> None:
         """Take no new calls, let the running ones finish for `call.drain_s`, return the rest to the dialplan, close."""
         self.desk.draining = True
-        self.desk.house.journal("", "draining", {"calls": len(self.desk), "patience_s": self.settings.call.drain_s})
+        self.desk.house.journal("", "draining", {"calls": len(self.desk), "drain_s": self.settings.call.drain_s})
         await self._control.stop_listening()  # the switch's `HOST1|HOST2` goes on to the next
         await self._media.stop_listening()
         await self.desk.drain(self.settings.call.drain_s)

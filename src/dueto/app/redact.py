@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping
+from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 MASK = "***"
@@ -26,7 +28,21 @@ _UNPRINTABLE_BUT_NEWLINE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e
 
 def redact(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return `fields` fit for a log: no secrets, no digits that a caller typed, nothing that could fake a line."""
-    return {clean(str(key)): _value(str(key), value, MAX_DEPTH) for key, value in fields.items()}
+    return {_clean_key(key): _value(key, value, MAX_DEPTH) for key, value in fields.items()}
+
+
+class _Kind(Enum):
+    PLAIN = 0
+    SECRET = 1
+    DIGITS = 2
+
+
+@lru_cache(maxsize=1024)
+def _kind(key: str) -> _Kind:
+    """What a field's name says of its value. The names are few and come again with every line."""
+    if _SECRET_KEYS.search(key):
+        return _Kind.SECRET
+    return _Kind.DIGITS if _DIGIT_KEYS.search(key) else _Kind.PLAIN
 
 
 def clean(text: str, *, newlines: bool = False) -> str:
@@ -38,10 +54,16 @@ def clean(text: str, *, newlines: bool = False) -> str:
     return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+@lru_cache(maxsize=1024)
+def _clean_key(key: str) -> str:
+    return clean(key)
+
+
 def _value(key: str, value: Any, depth: int) -> Any:
-    if _SECRET_KEYS.search(key):
+    kind = _kind(key)
+    if kind is _Kind.SECRET:
         return MASK if value not in (None, "", False) else value
-    if _DIGIT_KEYS.search(key):
+    if kind is _Kind.DIGITS:
         return "*" * len(str(value)) if value is not None else None
     match value:
         case None | bool() | int() | float():

@@ -1,6 +1,7 @@
 """`dueto serve`: the gateway as a process, from its first log line to its exit code."""
 
 import asyncio
+import gc
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Iterator
@@ -77,9 +78,10 @@ async def serve(settings: Settings, stop: Stop | None = None) -> None:
     with stopped_by_signals(stop.ask):
         try:
             if await _before(gateway.start(), stop.once()):
+                gc.collect()
+                gc.freeze()  # what is here now stays: no later collection, which stops every call, need look at it
                 log.info("ready", version=dueto.__version__, **_ports(gateway), **_house(gateway))
                 await stop.once()
-                log.info("draining", calls=len(gateway.desk), drain_s=settings.call.drain_s)
                 if not await _before(gateway.drain(), stop.twice()):
                     log.warning("closing_at_once", calls=len(gateway.desk))
         except TimeoutError:

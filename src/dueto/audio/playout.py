@@ -29,6 +29,10 @@ HOLD_S: Final = 0.5
 "The longest an utterance is held back for its threshold, from when it was first seen waiting."
 GIVE_WAY_S: Final = 2.0
 "The silence after which an unfinished utterance without audio lets another one play."
+LIVE_AHEAD_S: Final = 0.06
+"How far ahead of the caller's ear live audio may stand for good; more is caught up by dropping some."
+CATCH_UP_AFTER_S: Final = 1.0
+"How long it may stand there before: a module that sends 200 ms at a time is not late."
 MAX_OPEN: Final = 256
 "Utterances that may be open at once; more than that is a leak."
 _DUST_S: Final = 1e-9
@@ -139,6 +143,7 @@ class Playout:
         self._frame_s = frame_ms / 1000
         self._lead_s = lead_ms / 1000
         self._ahead_s = self._lead_s + EARLY_S - self._frame_s  # a frame that starts no later than this may go
+        self._live_ahead_s = min(LIVE_AHEAD_S, self._ahead_s)
         self._start = self._bytes(start_ms)
         self._rearm = self._bytes(rearm_ms)
         self._max_queued = self._bytes(max_queued_ms)
@@ -149,6 +154,7 @@ class Playout:
         "Sent and, when last looked at, not wholly heard; in the order of play."
         self._play_until = float("-inf")
         self._starved_since: float | None = None
+        self._ahead_since: float | None = None
         self._waiting = 0
         self._sent = 0
         self._next_id = 1
@@ -221,9 +227,11 @@ class Playout:
         ):
             return False
         start_s = self._play_until
-        if start_s < now:
-            start_s = now
-        elif start_s - now > self._ahead_s:
+        if start_s - now <= self._live_ahead_s:
+            self._ahead_since = None
+            if start_s < now:
+                start_s = now
+        elif start_s - now > self._ahead_s or self._stands(now):
             return False
         self._play_until = end_s = start_s + self._frame_s
         spans = self._spans
@@ -238,6 +246,27 @@ class Playout:
         self._sent += size
         self._starved_since = None
         return True
+
+    def catches_up(self, utterance: Utterance, frame: bytes, now: float) -> bool:
+        """Drop a frame of a live utterance, if that is what it takes to be live again.
+
+        After a stall everything comes at once, and as live audio neither stops nor plays faster, what stands ahead of
+        the caller's ear then would stand there for the rest of the call. True: dropped, and counted; not to be added.
+        """
+        if not utterance.live or not self._order or self._order[0] is not utterance or not self._stands(now):
+            return False
+        utterance._dropped += len(frame)
+        self.dropped_ms += len(frame) * 1000 // self._bytes_per_s
+        return True
+
+    def _stands(self, now: float) -> bool:
+        """Whether live audio has been too far ahead for too long."""
+        if self._play_until - now <= self._live_ahead_s and not self._waiting:
+            self._ahead_since = None
+            return False
+        if self._ahead_since is None:
+            self._ahead_since = now
+        return now - self._ahead_since >= CATCH_UP_AFTER_S
 
     def finish(self, utterance: Utterance) -> None:
         """Nothing more comes: its last frame is filled up with silence. Again, or after a clear: nothing to do."""

@@ -76,6 +76,11 @@ class Player(Protocol):
         """How often the caller heard a gap in the middle of something."""
         ...
 
+    @property
+    def dropped_ms(self) -> int:
+        """How much live audio was dropped to stay live."""
+        ...
+
     def idle(self) -> bool:
         """Whether the caller has heard all there was."""
         ...
@@ -119,6 +124,11 @@ class StreamPlayer:
         """How often the caller heard a gap in the middle of something."""
         return self._ledger.underruns
 
+    @property
+    def dropped_ms(self) -> int:
+        """How much live audio was dropped to stay live."""
+        return self._ledger.dropped_ms
+
     def say(self, pcm: bytes, *, interruptible: bool) -> Saying:
         """Queue a whole utterance."""
         self._end_live()
@@ -138,6 +148,8 @@ class StreamPlayer:
         elif media is not None and not self._paused and self._ledger.pass_on(live, frame, now):
             media.send_audio(frame)
             self.frames_sent += 1
+            return
+        if self._ledger.catches_up(live, frame, now):
             return
         self._ledger.add(live, frame)
         if media is None or self._paused:
@@ -262,12 +274,18 @@ class FilePlayer:
         self._pieces: dict[str, _Piece] = {}
         self._live = bytearray()
         self._live_at = 0.0
+        self._dropped_ms = 0
         self.frames_sent = 0
 
     @property
     def underruns(self) -> int:
         """None that we could know of: the switch plays whole files."""
         return 0
+
+    @property
+    def dropped_ms(self) -> int:
+        """Live audio that waited too long for a control leg."""
+        return self._dropped_ms
 
     def say(self, pcm: bytes, *, interruptible: bool) -> Saying:
         """Hand a whole utterance to the module, in pieces cut where it is quietest."""
@@ -360,7 +378,9 @@ class FilePlayer:
         try:
             piece = self._send(bytes(self._live), None)
         except NotCapable:  # the control leg may only be late; what gets too old meanwhile is dropped
-            del self._live[: -self.LIVE_KEPT_MS * self._bytes_per_ms]
+            too_much = max(len(self._live) - self.LIVE_KEPT_MS * self._bytes_per_ms, 0)
+            self._dropped_ms += too_much // self._bytes_per_ms
+            del self._live[:too_much]
             return
         self._live.clear()
         self._spawn("write", self._play([piece], None))

@@ -146,7 +146,9 @@ class Voice:
         return {
             "frames_up": hearing.frames if hearing is not None else 0,
             "frames_down": player.frames_sent if player is not None else 0,
-            "dropped_ms": self._dropped_ms + sum(queue.dropped_ms for queue in self._queues),
+            "dropped_ms": self._dropped_ms
+            + sum(queue.dropped_ms for queue in self._queues)
+            + (player.dropped_ms if player is not None else 0),
             "odd_messages": hearing.odd_messages if hearing is not None else 0,
             "underruns": player.underruns if player is not None else 0,
         }

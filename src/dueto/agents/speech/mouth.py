@@ -5,13 +5,13 @@ import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from dueto.agents.speech.children import reap
 from dueto.agents.speech.prompts import recorded
 from dueto.audio.pcm import Wav, read_wav
 from dueto.audio.resample import RATES_HZ, resample_all
@@ -120,10 +120,7 @@ async def _run(command: Sequence[str], feed: bytes | None) -> None:
     except TimeoutError:
         raise NotCapable(f"{command[0]} took longer than {DEADLINE_S:.0f} s") from None
     finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()  # a killed program ends at once: cancelling leaves no zombie behind
+        await reap(process)
     if process.returncode:
         raise NotCapable(f"{command[0]} failed with exit code {process.returncode}")
 

@@ -9,10 +9,10 @@ import json
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from dueto.agents.speech.children import reap
 from dueto.agents.speech.decoder import NOTHING, Understood
 from dueto.agents.speech.pipe import LENGTH
 from dueto.agents.speech.vocabulary import Vocabulary
@@ -172,11 +172,7 @@ class RecogniserPool:
     async def _end(self, place: int, process: Process) -> None:
         """Kill and reap. It holds nothing that is worth a farewell."""
         self.process_ids.pop(place, None)
-        with suppress(ProcessLookupError):
-            process.kill()
-        if process.stdin is not None:
-            process.stdin.close()
-        await process.wait()
+        await reap(process)
 
 
 async def _exchange(process: Process, body: bytes) -> bytes:
