@@ -1,8 +1,8 @@
 """`dueto serve`: the gateway as a process, from its first log line to its exit code."""
 
 import asyncio
-import gc
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 
