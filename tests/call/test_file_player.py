@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tests.support.virtual import Virtual, virtual_desk
 
-from dueto.call import Call
+from dueto.call import Call, Destination
 from dueto.errors import Interrupted, NotCapable
-from dueto.sim import Caller, Faults, Line, SimCall, run_virtual, tone
+from dueto.sim import Caller, Endpoint, Faults, Line, SimCall, run_virtual, tone
 from dueto.wire.media import AUDIO_STREAM
 
 RATE_HZ = 8000
@@ -137,3 +137,41 @@ def test_without_a_control_leg_this_module_can_say_nothing_and_says_so() -> None
 
     run_virtual(run(), start_s=1000.0)
     assert "control leg" in told[0]
+
+
+def test_what_waits_to_be_said_when_the_bridge_comes_is_cut_without_a_break_that_could_end_the_bridge() -> None:
+    outcomes: list[str] = []
+    breaks: list[str] = []
+
+    async def agent(call: Call) -> None:
+        async def noted() -> None:
+            breaks.append(call.phase.value)
+
+        async def talk_on() -> None:
+            await asyncio.sleep(0.3)
+            await call.say(sound(1.0))  # waits in the switch's queue, behind the bridge
+
+        await call.set_variables(here="1")  # the control leg is there
+        call._session.control.break_all = noted  # type: ignore[union-attr, method-assign]
+        talking = asyncio.ensure_future(talk_on())
+        outcomes.append((await call.transfer("sales")).outcome)
+        with pytest.raises(Interrupted):
+            await talking
+        await asyncio.sleep(60)
+
+    async def run() -> None:
+        async with (
+            virtual_desk(
+                agent, dialect=AUDIO_STREAM, destinations={"sales": Destination("sales", "user/sales")}
+            ) as here,
+            here.switch(dialect="audio_stream", endpoints={"user/sales": Endpoint(answer_after_s=1.0)}) as switch,
+        ):
+            call = await switch.place(Caller(script=until_hangup))
+            await here.until_noted("bridged")
+            await asyncio.sleep(1.0)
+            assert not breaks
+            call.hang_up()
+            await call.done()
+
+    run_virtual(run(), start_s=1000.0)
+    assert outcomes == ["bridged"]

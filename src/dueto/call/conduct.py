@@ -6,7 +6,6 @@ Each of these runs as a task of the call, has a deadline, and ends in an event t
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -171,7 +170,7 @@ class Conduct:
         """The hangup cause, when it comes to hanging up."""
         self._cause = cause
 
-    async def leave(self, variables: Mapping[str, str] | None = None) -> None:
+    async def leave(self) -> None:
         """Give the channel back to the dialplan: first stop the stream (it survives the socket), then let go of it."""
         session = self._session
         session.let_go_within(2 * LET_GO_S + 1)
@@ -179,7 +178,7 @@ class Conduct:
         with contextlib.suppress(DuetoError, TimeoutError):
             async with asyncio.timeout(LET_GO_S):
                 if control is not None:
-                    await self._before_leaving(control, {**self._result, **(variables or {})})
+                    await self._before_leaving(control)
         if session.media is not None:
             session.media.close()
         session.journal("returned_to_dialplan", result=self._result.get("dueto_result", ""))
@@ -188,17 +187,17 @@ class Conduct:
         else:
             session.happen(phase.Left())
 
-    async def _before_leaving(self, control: ControlLeg, variables: Mapping[str, str]) -> None:
+    async def _before_leaving(self, control: ControlLeg) -> None:
         unique_id = self._session.unique_id
         if not control.capabilities.api:
-            for name, value in variables.items():
+            for name, value in self._result.items():
                 await control.execute("set", f"{name}={value}")
             return
         if self._session.has_playback():
             await control.break_all()
         with contextlib.suppress(CommandRefused):
             await control.api("uuid_audio_stream", f"{unique_id} stop")
-        for name, value in variables.items():
+        for name, value in self._result.items():
             await control.api("uuid_setvar", f"{unique_id} {name} {value}")
 
     async def hang_up(self) -> None:

@@ -62,10 +62,11 @@ class Player(Protocol):
         """Live audio: as soon as possible, dropping the oldest where too much waits."""
         ...
 
-    def clear(self, *, everything: bool = True) -> int:
+    def clear(self, *, everything: bool = True, breaks: bool = True) -> int:
         """Silence now: what was not heard yet is gone, as far as the dialect can. Returns the ms heard of what was cut.
 
-        Without `everything`, what is not interruptible plays on.
+        Without `everything`, what is not interruptible plays on. Without `breaks`, the switch is not told to break off
+        what it runs: it runs a bridge.
         """
         ...
 
@@ -161,7 +162,7 @@ class StreamPlayer:
         if self._ledger.next_due(now) is not None:
             self._ticker.add(self._tick)
 
-    def clear(self, *, everything: bool = True) -> int:
+    def clear(self, *, everything: bool = True, breaks: bool = True) -> int:
         """Silence within the lead: a stream dialect without a clear plays what was sent."""
         if not everything and any(not saying.interruptible and not saying.done for _, saying in self._sayings):
             return 0
@@ -313,7 +314,7 @@ class FilePlayer:
         if play is not None and piece is not None and not piece.announced.done():
             piece.announced.set_result(play.file)
 
-    def clear(self, *, everything: bool = True) -> int:
+    def clear(self, *, everything: bool = True, breaks: bool = True) -> int:
         """`uuid_break all`: about 11 ms to silence."""
         current = list(self._pieces.values())
         if not everything and any(p.saying is not None and not p.saying.interruptible for p in current):
@@ -327,7 +328,7 @@ class FilePlayer:
         for piece in current:  # only now: the position counts what is still in the book
             self._forget(piece)
         control = self._control()
-        if current and control is not None:
+        if current and breaks and control is not None:
             self._spawn("break", self._break(control))
         return heard_ms
 

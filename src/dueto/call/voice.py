@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dueto.call.hearing import AudioQueue, Hearing
+from dueto.call.phase import Phase
 from dueto.call.player import FilePlayer, Player, StreamPlayer
 from dueto.call.ports import Ear
 from dueto.errors import NotCapable
@@ -102,12 +103,17 @@ class Voice:
 
     def interrupt(self) -> int:
         """Cut what is being said and may be cut; return the ms of it that were heard."""
-        return 0 if self.player is None else self.player.clear(everything=False)
+        return 0 if self.player is None else self.player.clear(everything=False, breaks=self._breaks)
 
     def silence(self) -> None:
         """Cut everything that is being said, interruptible or not."""
         if self.player is not None:
-            self.player.clear()
+            self.player.clear(breaks=self._breaks)
+
+    @property
+    def _breaks(self) -> bool:
+        """Whether `uuid_break` may be used: it would end a bridge too."""
+        return self._session.state.phase is not Phase.BRIDGED
 
     async def quiet(self) -> None:
         """Wait until the caller has heard all that was said, or can hear no more."""
