@@ -164,12 +164,15 @@ def test_what_waits_to_be_said_when_the_bridge_comes_is_cut_without_a_break_that
             virtual_desk(
                 agent, dialect=AUDIO_STREAM, destinations={"sales": Destination("sales", "user/sales")}
             ) as here,
-            here.switch(dialect="audio_stream", endpoints={"user/sales": Endpoint(answer_after_s=1.0)}) as switch,
+            here.switch(
+                dialect="audio_stream", endpoints={"user/sales": Endpoint(answer_after_s=1.0, hangs_up_after_s=2.0)}
+            ) as switch,
         ):
             call = await switch.place(Caller(script=until_hangup))
             await here.until_noted("bridged")
+            await here.until_noted("unbridged")
             await asyncio.sleep(1.0)
-            assert not breaks
+            assert breaks == ["talking"]  # not before: now it keeps the old sentence from being played
             call.hang_up()
             await call.done()
 

@@ -276,6 +276,7 @@ class FilePlayer:
         self._live = bytearray()
         self._live_at = 0.0
         self._dropped_ms = 0
+        self._behind_a_bridge = False
         self.frames_sent = 0
 
     @property
@@ -328,8 +329,11 @@ class FilePlayer:
         for piece in current:  # only now: the position counts what is still in the book
             self._forget(piece)
         control = self._control()
-        if current and breaks and control is not None:
-            self._spawn("break", self._break(control))
+        if current and control is not None:
+            if breaks:
+                self._spawn("break", self._break(control))
+            else:
+                self._behind_a_bridge = True
         return heard_ms
 
     def idle(self) -> bool:
@@ -347,6 +351,13 @@ class FilePlayer:
 
     def pause(self, paused: bool) -> None:
         """The switch holds its own playback."""
+
+    def unbridged(self) -> None:
+        """What was cut during a bridge, without a break, would be played now: break it off."""
+        control = self._control()
+        if self._behind_a_bridge and control is not None:
+            self._spawn("break", self._break(control))
+        self._behind_a_bridge = False
 
     def _heard_ms(self, piece: _Piece) -> int:
         if piece.id not in self._pieces:

@@ -355,6 +355,7 @@ class Session:
                 self._mute()
             case Action.UNMUTE:
                 self._pause_stream("resume")
+                self.voice.unbridged()
             case Action.WARN:
                 waited_ms = round((self.house.clock() - self._born) * 1000)
                 self.journal("pairing_late", waited_ms=waited_ms)

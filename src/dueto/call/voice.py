@@ -125,6 +125,11 @@ class Voice:
         if self.player is not None:
             self.player.pause(paused)
 
+    def unbridged(self) -> None:
+        """The caller is the agent's again; what the switch still has of before the bridge is not for his ears."""
+        if isinstance(self.player, FilePlayer):
+            self.player.unbridged()
+
     def played(self, body: str) -> None:
         """A ::play event of the audio module."""
         if isinstance(self.player, FilePlayer):
