@@ -216,3 +216,10 @@ def test_the_table_tells_bad_news(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     print_report(Result(), as_json=True)
     assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+async def test_two_runs_against_one_gateway_are_different_calls() -> None:
+    async with gateway() as running:
+        load = Load(calls=20, rate_per_s=1000, duration_s=0.3)
+        results = [await run_load(target(running), load) for _ in range(3)]
+    assert all(result.ok for result in results)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 import time
 from array import array
 from collections import Counter
@@ -181,6 +182,7 @@ async def run_load(
         dialect=target.dialect,
         start=target.start,
         dialplan=() if target.control else (("park", ""),),
+        seed=secrets.randbits(64),  # other Unique-IDs every time: a gateway refuses streams of calls that are over
         record=False,
     )
     loop = asyncio.get_running_loop()
