@@ -1,4 +1,4 @@
-"""The dual-leg contract, row by row, on the virtual clock: the same switch, the same desk, no real second passes."""
+"""The dual-leg contract, row by row. Every sleep here is on the virtual clock: no real second passes."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -388,7 +388,7 @@ async def test_say_returns_when_heard_and_a_stop_tells_how_much_was() -> None:
     async def speak(call: Call) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await call.say(TONE * 2)  # 1 s at 8 kHz... TONE is 8000 samples
+        await call.say(TONE * 2)  # 2 s at 8 kHz
         took.append(loop.time() - began)
         saying = asyncio.ensure_future(call.say(TONE * 4))
         await asyncio.sleep(1.0)
