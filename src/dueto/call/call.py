@@ -8,7 +8,7 @@ from typing import Any, Literal
 from dueto.call.events import CallEvent
 from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
-from dueto.call.ports import Ear, TransferResult
+from dueto.call.ports import Accept, Announce, Ear, Mode, TransferResult
 from dueto.call.session import Session
 from dueto.errors import CallEnded, NotCapable
 from dueto.wire.esl import Event, checked
@@ -160,17 +160,29 @@ class Call:
         await self._until_ended(LeaveAsked(variables.get("dueto_result", "")))
 
     async def transfer(
-        self, target: str, *, mode: Literal["blind"] = "blind", timeout_s: float = 30.0
+        self,
+        target: str,
+        *,
+        mode: Mode = "blind",
+        announce: str | bytes | Announce | None = None,
+        accept: Accept | None = None,
+        ringback: str = "",
+        timeout_s: float = 30.0,
     ) -> TransferResult:
         """Connect the caller with a destination of the configuration.
 
-        Returns when the two talk (`result.ok`), or when it is known why not; then the caller is the agent's again. The
-        caller's hangup meanwhile raises CallEnded.
+        `blind`: the other side rings while the caller waits; busy, no answer or unreachable bring him back.
+        `announced`: the caller hears hold music (`ringback`: another sound of the switch, or `silence`) while the other
+        side is called and told `announce`: a text, L16, or a coroutine that gets that side's own Call. `accept` says
+        how it takes the call. Declined, gone or not reached, the caller is the agent's again, with the reason.
+
+        Returns when the two talk (`result.ok`), or when it is known why not. The caller's hangup meanwhile cancels the
+        other side at once and raises CallEnded; cancelling this does the same and leaves the caller with the agent.
         """
-        if mode != "blind":
-            raise NotCapable(f"transfer mode {mode!r} is not there yet; blind is")
         async with self._session.alive():
-            return await self._session.conduct.transfer(target, timeout_s=timeout_s)
+            return await self._session.conduct.transfer(
+                target, mode, announce=announce, accept=accept or Accept(), ringback=ringback, timeout_s=timeout_s
+            )
 
     async def hold(self) -> None:
         """Put the caller on hold, with the switch's hold music."""

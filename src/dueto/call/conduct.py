@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dueto.call import phase
-from dueto.call.ports import Destination, TransferResult
+from dueto.call.consult import Consultation
+from dueto.call.ports import Accept, Announce, Destination, Mode, TransferResult
 from dueto.call.transfer import VARIABLES_OF_THIS_ATTEMPT, failed_bridge
 from dueto.errors import CommandRefused, DuetoError, LegClosed, NotCapable, ReplyTimeout
 from dueto.legs.ports import ControlLeg
@@ -109,18 +110,34 @@ class Conduct:
 
     # -- somebody else
 
-    async def transfer(self, target: str, *, timeout_s: float) -> TransferResult:
+    async def transfer(
+        self,
+        target: str,
+        mode: Mode,
+        *,
+        announce: str | bytes | Announce | None,
+        accept: Accept,
+        ringback: str,
+        timeout_s: float,
+    ) -> TransferResult:
         """Call a destination by name; see `Call.transfer`."""
         session = self._session
         destination = session.house.destinations.get(target)
         if destination is None:
             known = ", ".join(session.house.destinations) or "none"
             raise NotCapable(f"no destination {target!r}; there are: {known}")
+        if session.state.phase is phase.Phase.TRANSFERRING:
+            raise NotCapable("a transfer of this call is under way")
         began = session.house.clock()
         session.happen(phase.TransferBegan())
-        session.journal("transferring", target=target)
+        session.journal("transferring", target=target, mode=mode)
         try:
-            result = await self.bridge(destination, timeout_s=timeout_s)
+            if mode == "blind":
+                result = await self.bridge(destination, timeout_s=timeout_s)
+            else:
+                result = await Consultation(
+                    session, destination, announce=announce, accept=accept, ringback=ringback, timeout_s=timeout_s
+                ).run()
         finally:
             session.happen(phase.TransferFailed())  # means nothing to a call that is bridged
         took_ms = round((session.house.clock() - began) * 1000)

@@ -1,15 +1,17 @@
 """Where both kinds of legs report, and are joined by the channel's Unique-ID. The one registry of calls."""
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator
 
 from dueto.call.house import House
+from dueto.call.phase import HangupAsked
 from dueto.call.session import Session
 from dueto.call.tasks import Tasks
 from dueto.errors import DuetoError, Refused
-from dueto.legs.ports import ControlLeg, ControlSink, MediaLeg
-from dueto.wire.esl import Event
+from dueto.legs.ports import ControlLeg, ControlSink, MediaLeg, SwitchLink
+from dueto.wire.esl import Api, Event
 from dueto.wire.media import StreamRequest
 from dueto.wire.media.token import token_is_valid
 
@@ -25,6 +27,7 @@ class Desk:
         self.draining = False
         self._sessions: dict[str, Session] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._expected: OrderedDict[str, House | None] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
         self._tasks = Tasks("desk", self._task_failed, lambda: None)
@@ -55,6 +58,8 @@ class Desk:
         session = self._sessions.get(leg.unique_id)
         if session is not None:
             session.control_came(leg)
+        elif leg.unique_id in self._expected:
+            self._expected_came(leg)
         elif leg.channel.get("Answer-State") == "hangup":
             leg.notify_session_ended("the channel is gone already")
         elif self.draining or self.full:
@@ -62,6 +67,37 @@ class Desk:
         else:
             self._ended.pop(leg.unique_id, None)  # it came back through the dialplan
             self._begin(leg.unique_id).control_came(leg)
+
+    # -- channels of our own
+
+    def expect(self, unique_id: str, house: House) -> None:
+        """A channel with this Unique-ID is being placed for us: when its control leg comes, `house` is its own."""
+        self._expected[unique_id] = house
+        while len(self._expected) > REMEMBERED:
+            self._expected.popitem(last=False)
+
+    def cancel(self, unique_id: str, cause: str = "ORIGINATOR_CANCEL") -> None:
+        """Nobody wants that channel any more: kill it, wherever it stands. A leg that still comes is not let in."""
+        if unique_id in self._expected:
+            self._expected[unique_id] = None
+        session = self._sessions.get(unique_id)
+        if session is not None:
+            session.happen(HangupAsked(cause))
+        elif self.house.switch is not None:
+            self._tasks.start("cancel", self._kill(self.house.switch, unique_id, cause))
+
+    async def _kill(self, switch: SwitchLink, unique_id: str, cause: str) -> None:
+        with contextlib.suppress(DuetoError):  # gone already, or nobody is left to tell
+            await switch.api("uuid_kill", f"{unique_id} {cause}")
+
+    def _expected_came(self, leg: ControlLeg) -> None:
+        house = self._expected.pop(leg.unique_id)
+        if house is not None and leg.channel.get("Answer-State") != "hangup":
+            self._begin(leg.unique_id, house).control_came(leg)
+            return
+        leg.attach(_Nobody())
+        leg.post(Api("uuid_kill", f"{leg.unique_id} ORIGINATOR_CANCEL"))
+        leg.notify_session_ended("nobody wants it any more")
 
     def _turn_away(self, leg: ControlLeg, reason: str) -> None:
         """The dialplan hears why, in `dueto_result`, and goes on."""
@@ -146,13 +182,14 @@ class Desk:
             for session in self:
                 session.abort()
 
-    def _begin(self, unique_id: str) -> Session:
-        session = Session(unique_id, self.house, self._over)
+    def _begin(self, unique_id: str, house: House | None = None) -> Session:
+        session = Session(unique_id, house or self.house, self)
         self._sessions[unique_id] = session
         self._empty.clear()
         return session
 
-    def _over(self, session: Session) -> None:
+    def over(self, session: Session) -> None:
+        """Forget a call that has let go of everything."""
         if self._sessions.get(session.unique_id) is session:
             del self._sessions[session.unique_id]
         if session.hung_up:

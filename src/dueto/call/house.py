@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from dueto.call.ports import Agent, Destination, Mouth
 from dueto.clock import Clock, monotonic
+from dueto.legs.ports import SwitchLink
 from dueto.legs.ticker import Ticker
 from dueto.wire.media import AUDIO_STREAM_BINARY, Dialect, StreamPath
 
@@ -59,6 +60,14 @@ class CallRules:
     max_calls: int = 1000
 
 
+@dataclass(slots=True)
+class Whereabouts:
+    """Where the switch finds us; known at the latest once the doors are open."""
+
+    control: str = ""
+    "`HOST:PORT` for its `socket` application, or several with `|` between them; empty: nobody told us."
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """The rules and the shared services."""
@@ -75,3 +84,6 @@ class House:
     ticker: Ticker = field(default_factory=Ticker)
     logger: Callable[[str], Any] = no_logger
     "Makes `call.log` from a Unique-ID."
+    switch: SwitchLink | None = None
+    "The switch's own event socket, if one is configured."
+    whereabouts: Whereabouts = field(default_factory=Whereabouts)

@@ -56,13 +56,54 @@ class Destination:
     "The key that chooses it; empty: none."
 
 
+Outcome = Literal[
+    "bridged",
+    "let_go",
+    "busy",
+    "no_answer",
+    "rejected",
+    "declined",
+    "unreachable",
+    "cancelled",
+    "caller_gone",
+    "failed",
+]
+"""What became of a transfer. `declined`: the other side answered, heard the announcement and did not take the call;
+`let_go`: the switch was handed the caller, and nobody tells us more."""
+
+Mode = Literal["blind", "announced", "attended"]
+"How a transfer goes: the other side is just called, is spoken to first, or all three talk before the agent leaves."
+
+Announce = Callable[["Call"], Awaitable[bool | None]]
+"Speaks to the other side on its own `Call`: True connects it, False does not, None leaves it to `Accept`."
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """How the other side of an announced transfer takes the call, or declines it."""
+
+    digit: str = "1"
+    "The key that takes it; empty: none."
+    decline_digit: str = "2"
+    "The key that declines it; empty: none."
+    words: tuple[str, ...] = ()
+    "Words that take it, if `ear` is there to understand them."
+    decline_words: tuple[str, ...] = ()
+    ear: Callable[[], "Ear"] | None = None
+    silence: Literal["accept", "decline"] = "decline"
+    "What saying and pressing nothing means, `within_s` after the announcement was heard."
+    within_s: float = 10.0
+    prompt: str = "Press 1 to take the call."
+    "Said after the announcement; empty: nothing."
+
+
 @dataclass(frozen=True, slots=True)
 class TransferResult:
     """What became of a transfer, from the completion of this attempt."""
 
-    outcome: Literal["bridged", "busy", "no_answer", "rejected", "unreachable", "cancelled", "caller_gone", "failed"]
+    outcome: Outcome
     hangup_cause: str = ""
-    "`variable_originate_disposition` of this attempt: `SUCCESS`, `USER_BUSY`, `NO_ANSWER`, ..."
+    "Of this attempt, in the switch's words: `SUCCESS`, `USER_BUSY`, `NO_ANSWER`, ..."
     sip_code: int | None = None
     "The SIP status the other side refused with, where the switch told it."
     b_leg: str = ""
@@ -70,5 +111,5 @@ class TransferResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the two were connected."""
-        return self.outcome == "bridged"
+        """Whether the caller is in other hands."""
+        return self.outcome in ("bridged", "let_go")

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from dueto.call import phase
 from dueto.call.conduct import Conduct
@@ -12,8 +12,6 @@ from dueto.call.events import (
     CallEvent,
     ControlJoined,
     ControlLost,
-    Custom,
-    Dtmf,
     Held,
     HungUp,
     MediaLost,
@@ -24,14 +22,12 @@ from dueto.call.events import (
 from dueto.call.house import House
 from dueto.call.phase import Action, CallState, Leg, Phase, step
 from dueto.call.seat import Seat
+from dueto.call.switch_events import HANDLERS
 from dueto.call.tasks import Tasks
 from dueto.call.voice import Voice
 from dueto.errors import CallEnded, CommandRefused, DuetoError, LegClosed, NotCapable
 from dueto.legs.ports import ControlLeg, MediaLeg
 from dueto.wire.esl import Api, Event
-
-if TYPE_CHECKING:
-    pass
 
 _TELLS: dict[Action, tuple[str, CallEvent]] = {
     Action.TELL_CONTROL_JOINED: ("control_joined", ControlJoined()),
@@ -45,16 +41,35 @@ _TELLS: dict[Action, tuple[str, CallEvent]] = {
 _AUDIBLE = (Phase.TALKING, Phase.TRANSFERRING)
 _UP = Leg.UP
 "Looked up once: a member of an Enum costs as much as a call, and this is asked for every frame."
-DTMF_HZ = 8000
-"`DTMF-Duration` counts samples at 8 kHz, whatever the channel's rate."
+
+
+class Registry(Protocol):
+    """Where a call is known, and finds the channels placed for it: the desk."""
+
+    def over(self, session: "Session") -> None:
+        """Forget a call that has let go of everything."""
+        ...
+
+    def find(self, unique_id: str) -> "Session | None":
+        """The session of a channel, if there is one."""
+        ...
+
+    def expect(self, unique_id: str, house: House) -> None:
+        """A channel with this Unique-ID is being placed for us."""
+        ...
+
+    def cancel(self, unique_id: str) -> None:
+        """Nobody wants that channel any more."""
+        ...
 
 
 class Session:
     """The inside of one call. Made by the desk; both legs report here, the agent acts through `Call`."""
 
-    def __init__(self, unique_id: str, house: House, over: Callable[["Session"], None]) -> None:
+    def __init__(self, unique_id: str, house: House, registry: "Registry") -> None:
         self.unique_id = unique_id
         self.house = house
+        self.registry = registry
         self.secretary = ""
         self.caller_number = ""
         self.caller_name = ""
@@ -70,12 +85,14 @@ class Session:
         self.waiting_tone = False
         self.bridged: asyncio.Future[str] | None = None
         "Who waits for CHANNEL_BRIDGE."
+        self.b_leg = ""
+        "The Unique-ID of a channel that is being placed for this call, and dies with it."
+        self._sealed = False
         self.log: Any = house.logger(unique_id)
         self.tasks = Tasks(unique_id, self._task_failed, self.check_over)
         self.conduct = Conduct(self)
         self.voice = Voice(self)
         self.seat = Seat(self)
-        self._over = over
         self._scopes: set[asyncio.Timeout] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._happening = False
@@ -192,6 +209,29 @@ class Session:
         """How long ago the call ended, in seconds."""
         return self.house.clock() - self._gone_at
 
+    def seal(self, sealed: bool) -> None:
+        """Let no frame pass in either direction, whatever the phase: the caller is about to talk to somebody else."""
+        self._sealed = sealed
+        self.voice.open = self.state.phase in _AUDIBLE and not sealed
+
+    def cancel_b_leg(self) -> None:
+        """Kill the channel placed for this call, at once and on every way there is."""
+        unique_id, self.b_leg = self.b_leg, ""
+        control = self.control_now()
+        if control is not None and control.capabilities.api:
+            control.post(Api("uuid_kill", f"{unique_id} ORIGINATOR_CANCEL"))
+        self.registry.cancel(unique_id)
+
+    async def job(self, command: str, argument: str, *, timeout_s: float) -> str:
+        """Run what takes its time, where it stands in nobody's way: as a job of the inbound socket, or of our own leg.
+
+        Raises: NotCapable, CommandRefused, LegClosed, ReplyTimeout.
+        """
+        link = self.house.switch
+        if link is not None and link.up:
+            return await link.job(command, argument, timeout_s=timeout_s)
+        return await (await self.switch()).job(command, argument, timeout_s=timeout_s)
+
     def has_playback(self) -> bool:
         """Whether the switch may be playing something for us."""
         return self.waiting_tone or self.voice.in_the_switch
@@ -263,7 +303,7 @@ class Session:
         if sequence and sequence <= self._seen_before:  # told already, on the leg before this one
             return
         self._sequence = max(self._sequence, sequence)
-        handler = _HANDLERS.get(name)
+        handler = HANDLERS.get(name)
         if handler is not None and event.unique_id in ("", self.unique_id):
             handler(self, event)
 
@@ -314,7 +354,7 @@ class Session:
                     self._witness = self._witness or event.witness
                 before = self.state
                 self.state, actions = step(before, event)
-                self.voice.open = self.state.phase in _AUDIBLE
+                self.voice.open = self.state.phase in _AUDIBLE and not self._sealed
                 for action in actions:
                     self._perform(action, event, before)
         finally:
@@ -389,6 +429,8 @@ class Session:
             self._timers["grace"] = grace
         self._name_witness(before)
         self.journal("hungup", cause=self._cause, witness=self._witness)
+        if self.b_leg:
+            self.cancel_b_leg()
         for scope in tuple(self._scopes):
             scope.reschedule(asyncio.get_running_loop().time())
         self.tasks.cancel()
@@ -452,49 +494,4 @@ class Session:
         self._stop_timers(*tuple(self._timers))
         duration_s = self._gone_at - self._born
         self.journal("call_ended", duration_s=duration_s, cause=self._cause, **self.voice.figures())
-        self._over(self)
-
-    # -- events of the switch
-
-    def _on_dtmf(self, event: Event) -> None:
-        digit = event.get("DTMF-Digit")
-        if digit:
-            samples = event.get("DTMF-Duration", "0")
-            duration_ms = int(samples) * 1000 // DTMF_HZ if samples.isdigit() else 0
-            self.journal("dtmf", digit=digit, duration_ms=duration_ms)
-            self.seat.tell(Dtmf(digit, duration_ms))
-
-    def _on_bridge(self, event: Event) -> None:
-        other_id = event.get("Other-Leg-Unique-ID") or event.get("Bridge-B-Unique-ID")
-        if self.bridged is not None and not self.bridged.done():
-            self.bridged.set_result(other_id)
-        self.happen(phase.BridgeBegan(other_id))
-
-    def _on_custom(self, event: Event) -> None:
-        subclass = event.subclass
-        if subclass == "mod_audio_stream::play":
-            self.voice.played(event.body)
-        self.journal("custom", subclass=subclass)
-        self.seat.tell(Custom(subclass, event.body))
-
-
-def _unbridged(session: Session, event: Event) -> None:
-    session.happen(phase.BridgeEnded())
-
-
-def _held(session: Session, event: Event) -> None:
-    session.happen(phase.HoldBegan())
-
-
-def _unheld(session: Session, event: Event) -> None:
-    session.happen(phase.HoldEnded())
-
-
-_HANDLERS: dict[str, Callable[[Session, Event], None]] = {
-    "DTMF": Session._on_dtmf,
-    "CHANNEL_BRIDGE": Session._on_bridge,
-    "CHANNEL_UNBRIDGE": _unbridged,
-    "CHANNEL_HOLD": _held,
-    "CHANNEL_UNHOLD": _unheld,
-    "CUSTOM": Session._on_custom,
-}
+        self.registry.over(self)

@@ -1,11 +1,8 @@
 """What became of a transfer, read from the completion of this very bridge."""
 
-from typing import Literal
-
-from dueto.call.ports import TransferResult
+from dueto.call.ports import Outcome, TransferResult
 from dueto.wire.esl import Event
 
-Outcome = Literal["bridged", "busy", "no_answer", "rejected", "unreachable", "cancelled", "caller_gone", "failed"]
 _OUTCOMES: dict[str, Outcome] = {
     "USER_BUSY": "busy",
     "NO_ANSWER": "no_answer",
@@ -28,8 +25,13 @@ VARIABLES_OF_THIS_ATTEMPT = ("originate_disposition", "last_bridge_proto_specifi
 "Unset before a bridge: they stay on the channel, and a second bridge must not be judged by the first one's."
 
 
+def outcome_of(cause: str) -> Outcome:
+    """Return what `cause` (a hangup cause in the switch's words) means to who wanted to talk to somebody."""
+    return _OUTCOMES.get(cause, "failed")
+
+
 def failed_bridge(completion: Event) -> TransferResult:
     """Read a CHANNEL_EXECUTE_COMPLETE of a bridge during which no CHANNEL_BRIDGE came."""
     cause = completion.variable("originate_disposition")
     sip = completion.variable("last_bridge_proto_specific_hangup_cause").removeprefix("sip:")
-    return TransferResult(_OUTCOMES.get(cause, "failed"), cause, int(sip) if sip.isdigit() else None)
+    return TransferResult(outcome_of(cause), cause, int(sip) if sip.isdigit() else None)

@@ -64,6 +64,13 @@ class ControlLeg(Protocol):
         """
         ...
 
+    async def job(self, command: str, argument: str = "", *, timeout_s: float = 30.0) -> str:
+        """Run an api command as a background job and return its result, trimmed: it holds up neither reply nor event.
+
+        Raises: CommandRefused: the result begins with -ERR or -USAGE.
+        """
+        ...
+
     async def execute(
         self,
         application: str,
@@ -169,4 +176,51 @@ class MediaDoor(Protocol):
 
     def refused(self, leg: str, reason: str, peer: str) -> None:
         """As on ControlDoor."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRow:
+    """One row of `show channels as json`; what the switch left out is empty."""
+
+    unique_id: str
+    direction: str = ""
+    name: str = ""
+    state: str = ""
+    "`CS_EXECUTE`, `CS_EXCHANGE_MEDIA`, ..."
+    call_state: str = ""
+    "`ACTIVE`, `RINGING`, `HELD`, ..."
+    caller_number: str = ""
+    destination: str = ""
+    application: str = ""
+    presence_id: str = ""
+
+
+class SwitchLink(Protocol):
+    """The switch's own event socket, where we are the client. All of it raises LegClosed while the link is down."""
+
+    up: bool
+
+    async def api(self, command: str, argument: str = "", *, timeout_s: float = 5.0) -> str:
+        """Run a quick api command and return its output, trimmed. Raises: CommandRefused, LegClosed, ReplyTimeout."""
+        ...
+
+    async def job(self, command: str, argument: str = "", *, timeout_s: float = 30.0) -> str:
+        """Run a command as a background job and return its result. Raises: CommandRefused, LegClosed, ReplyTimeout."""
+        ...
+
+    async def exists(self, unique_id: str) -> bool:
+        """Whether the switch has that channel."""
+        ...
+
+    async def channels(self) -> list[ChannelRow]:
+        """Every channel of the switch."""
+        ...
+
+    def watch(self, unique_id: str, sink: Callable[[Event], None]) -> Callable[[], None]:
+        """Hand every event of that channel to `sink`; call what is returned to stop."""
+        ...
+
+    def on_up(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after every connect, once subscribed: what happened meanwhile has to be asked for."""
         ...
