@@ -108,6 +108,29 @@ class Conduct:
             self.result(dueto_result="no_media")
             session.happen(phase.RestartFailed())
 
+    # -- the control leg
+
+    async def reclaim(self) -> None:
+        """The control leg is lost while audio flows: the inbound socket knows whether the channel lives, and where.
+
+        Gone: the call is over. In the dialplan's fall-back: it is no longer ours, and the agent must not talk over it.
+        Else the switch is told to dial us again.
+        """
+        session, link = self._session, self._session.house.switch
+        address = session.house.whereabouts.control
+        if link is None or not link.up or not address:
+            return
+        unique_id = session.unique_id
+        try:
+            if not await link.exists(unique_id):
+                session.happen(phase.ChannelGone(None, "uuid_exists"))
+            elif await link.api("uuid_getvar", f"{unique_id} dueto_state") == "fallback":
+                session.leave(dueto_result="control_lost")
+            elif session.state.phase is not phase.Phase.BRIDGED:
+                await link.api("uuid_transfer", f"{unique_id} 'socket:{address} async full' inline")
+        except DuetoError as error:
+            session.journal("control_not_regained", reason=str(error))
+
     # -- somebody else
 
     async def transfer(

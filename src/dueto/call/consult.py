@@ -6,6 +6,7 @@ A transaction: until `uuid_bridge` succeeded the caller is ours, and whatever go
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from dueto.call import phase
@@ -101,7 +102,7 @@ class Consultation:
         }
         return await place(
             session.registry,
-            session.house,
+            replace(session.house, marks=False),  # a gateway that comes back takes callers back, not those they talk to
             job,
             self._destination.dial,
             self._host,

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dueto.call.house import House
-from dueto.call.phase import HangupAsked
+from dueto.call.phase import ChannelGone, HangupAsked
 from dueto.call.session import Session
 from dueto.call.tasks import Tasks
-from dueto.errors import DuetoError, Refused
+from dueto.errors import CommandRefused, DuetoError, LegClosed, Refused, ReplyTimeout
 from dueto.legs.ports import ControlLeg, ControlSink, MediaLeg, SwitchLink
 from dueto.wire.esl import Api, Event
 from dueto.wire.media import StreamRequest
@@ -85,6 +86,45 @@ class Desk:
             session.happen(HangupAsked(cause))
         elif self.house.switch is not None:
             self._tasks.start("cancel", self._kill(self.house.switch, unique_id, cause))
+
+    async def take_back(self) -> int:
+        """Find the calls that an earlier life of this gateway left with an agent, and have the switch dial us again.
+
+        Returns how many. They are known by `dueto_owner`, and not touched while bridged or in the dialplan's fall-back.
+        Raises: LegClosed, ReplyTimeout: the inbound socket failed meanwhile.
+        """
+        link, address, taken = self.house.switch, self.house.whereabouts.control, 0
+        if link is None or not address or self.draining:
+            return 0
+        rules = replace(self.house.rules, stream_start="gateway")
+        for row in await link.channels():
+            unique_id = row.unique_id
+            if unique_id in self._sessions or unique_id in self._expected:
+                continue
+            with contextlib.suppress(CommandRefused):  # gone meanwhile
+                if await link.api("uuid_getvar", f"{unique_id} dueto_owner") != address:
+                    continue
+                if await link.api("uuid_getvar", f"{unique_id} dueto_state") != "agent":
+                    continue
+                self.expect(unique_id, replace(self.house, rules=rules))
+                await link.api("uuid_transfer", f"{unique_id} 'socket:{address} async full' inline")
+                self.house.journal(unique_id, "taken_back", {"caller": row.caller_number})
+                taken += 1
+        return taken
+
+    def switch_up(self) -> None:
+        """The inbound socket is up (again): what happened meanwhile has to be asked for."""
+        self._tasks.start("take back", self._census())
+
+    async def _census(self) -> None:
+        try:
+            await self.take_back()
+            link = self.house.switch
+            for session in self:
+                if link is not None and session.control_now() is None and not await link.exists(session.unique_id):
+                    session.happen(ChannelGone(None, "uuid_exists"))
+        except (LegClosed, ReplyTimeout):
+            pass  # the next connect asks again
 
     async def _kill(self, switch: SwitchLink, unique_id: str, cause: str) -> None:
         with contextlib.suppress(DuetoError):  # gone already, or nobody is left to tell

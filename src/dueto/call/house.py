@@ -86,4 +86,11 @@ class House:
     "Makes `call.log` from a Unique-ID."
     switch: SwitchLink | None = None
     "The switch's own event socket, if one is configured."
+    marks: bool = True
+    "Whether a gateway that comes back takes these calls back."
     whereabouts: Whereabouts = field(default_factory=Whereabouts)
+
+    @property
+    def mark(self) -> str:
+        """What our channels carry in `dueto_owner`, so that we know them again after a restart; empty: they don't."""
+        return self.whereabouts.control if self.switch is not None and self.marks else ""

@@ -203,6 +203,7 @@ class Action(Enum):
     WARN = "the media leg is late: log, count, start the stream if we can"
     MISSING_MEDIA = "`correlation.on_missing_media`"
     START_GRACE = "call back with GraceOver"
+    RECLAIM = "ask the inbound socket whether the channel lives, and have it dial us again"
     RESTART_STREAM = "ask the switch whether the channel lives; stop, start, three tries"
     FINISH = "`agent.when_done`, once what was said has been heard"
     RESCUE = "`agent.when_failed`"
@@ -361,7 +362,7 @@ def _grace_over(state: CallState) -> tuple[CallState, Actions]:
         state = replace(state, control=Leg.LOST)
         if state.media is not Leg.UP:
             return _end(state, tell=True)
-        return state, (() if state.phase is Phase.LEAVING else (A.TELL_CONTROL_LOST,))
+        return state, (() if state.phase is Phase.LEAVING else (A.TELL_CONTROL_LOST, A.RECLAIM))
     if state.media is Leg.DOUBTED:
         state = replace(state, media=Leg.LOST)
         if state.phase is Phase.LEAVING:

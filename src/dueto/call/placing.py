@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from dueto.call.house import House
 from dueto.call.ports import Agent, Outcome
+from dueto.call.registry import Registry
 from dueto.call.transfer import outcome_of
 from dueto.errors import CommandRefused, NotCapable, ReplyTimeout
 from dueto.legs.originate import originate_argument
 
 if TYPE_CHECKING:
     from dueto.call.call import Call
-    from dueto.call.session import Registry
 
 LEGS_S = 8.0
 "How long an answered channel may take to bring both its legs."
@@ -57,7 +57,7 @@ def mint() -> str:
 
 
 async def place(
-    registry: "Registry",
+    registry: Registry,
     house: House,
     job: Job,
     dial: str,

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from dueto.call import phase
 from dueto.call.conduct import Conduct
@@ -21,6 +21,7 @@ from dueto.call.events import (
 )
 from dueto.call.house import House
 from dueto.call.phase import Action, CallState, Leg, Phase, step
+from dueto.call.registry import Registry
 from dueto.call.seat import Seat
 from dueto.call.switch_events import HANDLERS
 from dueto.call.tasks import Tasks
@@ -43,30 +44,10 @@ _UP = Leg.UP
 "Looked up once: a member of an Enum costs as much as a call, and this is asked for every frame."
 
 
-class Registry(Protocol):
-    """Where a call is known, and finds the channels placed for it: the desk."""
-
-    def over(self, session: "Session") -> None:
-        """Forget a call that has let go of everything."""
-        ...
-
-    def find(self, unique_id: str) -> "Session | None":
-        """The session of a channel, if there is one."""
-        ...
-
-    def expect(self, unique_id: str, house: House) -> None:
-        """A channel with this Unique-ID is being placed for us."""
-        ...
-
-    def cancel(self, unique_id: str) -> None:
-        """Nobody wants that channel any more."""
-        ...
-
-
 class Session:
     """The inside of one call. Made by the desk; both legs report here, the agent acts through `Call`."""
 
-    def __init__(self, unique_id: str, house: House, registry: "Registry") -> None:
+    def __init__(self, unique_id: str, house: House, registry: Registry) -> None:
         self.unique_id = unique_id
         self.house = house
         self.registry = registry
@@ -209,6 +190,12 @@ class Session:
         """How long ago the call ended, in seconds."""
         return self.house.clock() - self._gone_at
 
+    def note_state(self, state: str) -> None:
+        """Leave word on the channel of how it stands, for a gateway that comes back (`Desk.take_back`)."""
+        control = self.control_now()
+        if self.house.mark and control is not None and control.capabilities.api:
+            control.post(Api("uuid_setvar", f"{self.unique_id} dueto_state {state}"))
+
     def seal(self, sealed: bool) -> None:
         """Let no frame pass in either direction, whatever the phase: the caller is about to talk to somebody else."""
         self._sealed = sealed
@@ -263,6 +250,9 @@ class Session:
             self.journal("control_not_full", hint="without `full` hardly any verb works: `socket HOST:PORT async full`")
         # else a caller's `*` ends a prompt that then reads FILE PLAYED
         leg.post(Api("uuid_setvar", f"{self.unique_id} playback_terminators none"))
+        if mark := self.house.mark:
+            leg.post(Api("uuid_setvar", f"{self.unique_id} dueto_owner {mark}"))
+            self.note_state("agent")
         self.happen(phase.ControlCame())
         if old is not None:
             self._seen_before = self._sequence
@@ -387,6 +377,7 @@ class Session:
                     self._start("end of waiting tone", self.control.break_all)
                 self.seat.start()
             case Action.TELL_BRIDGED if isinstance(event, phase.BridgeBegan):
+                self.note_state("bridged")
                 self.journal("bridged", other=event.other_id)
                 self.seat.tell(Bridged(event.other_id))
             case Action.TELL_HUNG_UP:
@@ -394,6 +385,7 @@ class Session:
             case Action.MUTE:
                 self._mute()
             case Action.UNMUTE:
+                self.note_state("agent")
                 self._pause_stream("resume")
                 self.voice.unbridged()
             case Action.WARN:
@@ -407,6 +399,8 @@ class Session:
                 self._start("missing media", self.conduct.hang_up if hang else self.conduct.leave)
             case Action.START_GRACE:
                 self._timer("grace", self.house.rules.hangup_grace_s, phase.GraceOver())
+            case Action.RECLAIM:
+                self._start("reclaim", self.conduct.reclaim)
             case Action.RESTART_STREAM:
                 self._start("restart", self.conduct.restart_stream)
             case Action.FINISH:
