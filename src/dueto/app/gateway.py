@@ -1,7 +1,7 @@
 """The gateway: everything built from one configuration, started, drained and closed."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from types import TracebackType
 from typing import Protocol
 
@@ -15,8 +15,9 @@ from dueto.app.metrics import Metrics
 from dueto.app.serving import check_for_serving
 from dueto.app.settings import Settings
 from dueto.call import Agent, CallRules, Desk, House, Journal, Mouth
+from dueto.call.placing import Dialled, mint, place
 from dueto.clock import Clock, monotonic
-from dueto.errors import SettingsError
+from dueto.errors import NotCapable, SettingsError
 from dueto.legs.esl_outbound import ControlServer, OutboundOptions
 from dueto.legs.media_server import MediaServer
 from dueto.legs.ticker import Ticker
@@ -82,6 +83,8 @@ class Gateway:
         address = settings.control.listen_address
         if settings.correlation.control == "expected":
             self.control_port = await _listening("control", address, self._control.start(address.host, address.port))
+            here = "" if address.is_wildcard else f"{address.host}:{self.control_port}"
+            self.desk.house.whereabouts.control = settings.control.public_address or here
         address = settings.media.listen_address
         self.media_port = await _listening("media", address, self._media.start(address.host, address.port))
         if settings.metrics.listen_address is not None:
@@ -92,6 +95,59 @@ class Gateway:
     async def serve_forever(self) -> None:
         """Wait until `aclose`, or `drain`, is done."""
         await self._closed.wait()
+
+    async def dial(
+        self,
+        dial: str,
+        *,
+        agent: Agent | None = None,
+        caller_id: str = "",
+        caller_name: str = "",
+        timeout_s: float = 60.0,
+        detect_s: float = 0.0,
+        variables: Mapping[str, str] | None = None,
+    ) -> Dialled:
+        """Place a call: `dial("sofia/gateway/trunk/5511999990000", agent=...)`; answered, it is an ordinary `Call`.
+
+        Returns once the agent (the gateway's own by default) talks to whoever answered, or once it is known why nobody
+        did: `busy`, `no_answer`, `rejected`, `unreachable`, ... With `detect_s` up to so many seconds are listened to
+        before the agent begins, and `answered_by` tells person from machine. Cancelling ends the call.
+        Raises: NotCapable: what the configuration lacks. LegClosed: the switch's event socket is down.
+        LocalProtocolError: `dial`, or a variable, holds what no dial string may.
+        """
+        link, house = self.desk.house.switch, self.desk.house
+        if link is None:
+            raise NotCapable("placing a call needs the switch's own event socket: [switch] address and password")
+        if self.desk.draining or self.desk.full:
+            raise NotCapable("no call is placed while the gateway is draining, or full")
+
+        async def job(command: str, argument: str, job_timeout_s: float) -> str:
+            return await link.job(command, argument, timeout_s=job_timeout_s)
+
+        given = {"origination_caller_id_number": caller_id, "origination_caller_id_name": caller_name}
+        unique_id = mint()
+        house.journal(unique_id, "dialling", {"timeout_s": timeout_s})
+        dialled = await place(
+            self.desk,
+            house,
+            job,
+            dial,
+            agent or house.agent,
+            unique_id=unique_id,
+            variables={"ignore_early_media": "true", **given, **(variables or {})},
+            timeout_s=timeout_s,
+            stream_base_url=self._stream_base_url,
+            detect_s=detect_s,
+        )
+        fields = {"outcome": dialled.outcome, "cause": dialled.hangup_cause, "answered_by": dialled.answered_by}
+        house.journal(unique_id, "dialled", fields)
+        return dialled
+
+    @property
+    def _stream_base_url(self) -> str:
+        """Where a switch on this very machine or network finds our media door, if nobody said more."""
+        address = self.settings.media.listen_address
+        return "" if address.is_wildcard else f"ws://{address.host}:{self.media_port}"
 
     async def drain(self) -> None:
         """Take no new calls, let the running ones finish for `call.drain_s`, return the rest to the dialplan, close."""

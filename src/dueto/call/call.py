@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
 from dueto.call.events import CallEvent
@@ -166,6 +166,7 @@ class Call:
         mode: Mode = "blind",
         announce: str | bytes | Announce | None = None,
         accept: Accept | None = None,
+        introduce: str | Callable[["Call"], Awaitable[None]] | None = None,
         ringback: str = "",
         timeout_s: float = 30.0,
     ) -> TransferResult:
@@ -176,12 +177,28 @@ class Call:
         side is called and told `announce`: a text, L16, or a coroutine that gets that side's own Call. `accept` says
         how it takes the call. Declined, gone or not reached, the caller is the agent's again, with the reason.
 
+        `attended`: as announced, then all three talk: `introduce` (a text that both hear, or a coroutine that gets this
+        Call) is the agent's part, and when it is over the agent leaves and the two stay together.
+
         Returns when the two talk (`result.ok`), or when it is known why not. The caller's hangup meanwhile cancels the
         other side at once and raises CallEnded; cancelling this does the same and leaves the caller with the agent.
         """
+
+        async def meet() -> None:
+            if callable(introduce):
+                await introduce(self)
+            elif introduce:
+                await self.say(introduce)
+
         async with self._session.alive():
             return await self._session.conduct.transfer(
-                target, mode, announce=announce, accept=accept or Accept(), ringback=ringback, timeout_s=timeout_s
+                target,
+                mode,
+                announce=announce,
+                accept=accept or Accept(),
+                introduce=meet if mode == "attended" else None,
+                ringback=ringback,
+                timeout_s=timeout_s,
             )
 
     async def hold(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dueto.call import phase
-from dueto.call.consult import Consultation
+from dueto.call.consult import Consultation, Introduce
 from dueto.call.ports import Accept, Announce, Destination, Mode, TransferResult
 from dueto.call.transfer import VARIABLES_OF_THIS_ATTEMPT, failed_bridge
 from dueto.errors import CommandRefused, DuetoError, LegClosed, NotCapable, ReplyTimeout
@@ -140,6 +140,7 @@ class Conduct:
         *,
         announce: str | bytes | Announce | None,
         accept: Accept,
+        introduce: Introduce | None,
         ringback: str,
         timeout_s: float,
     ) -> TransferResult:
@@ -159,7 +160,13 @@ class Conduct:
                 result = await self.bridge(destination, timeout_s=timeout_s)
             else:
                 result = await Consultation(
-                    session, destination, announce=announce, accept=accept, ringback=ringback, timeout_s=timeout_s
+                    session,
+                    destination,
+                    announce=announce,
+                    accept=accept,
+                    introduce=introduce,
+                    ringback=ringback,
+                    timeout_s=timeout_s,
                 ).run()
         finally:
             session.happen(phase.TransferFailed())  # means nothing to a call that is bridged

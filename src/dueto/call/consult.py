@@ -5,14 +5,15 @@ A transaction: until `uuid_bridge` succeeded the caller is ours, and whatever go
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from dueto.call import phase
 from dueto.call.events import Dtmf, HungUp, Speech
-from dueto.call.placing import Placed, mint, place
+from dueto.call.placing import Dialled, mint, place
 from dueto.call.ports import Accept, Announce, Destination, TransferResult
+from dueto.call.three_way import ThreeWay
 from dueto.errors import CallEnded, CommandRefused, DuetoError, Interrupted
 from dueto.legs.originate import without_breakers
 from dueto.wire.esl import Api, Event
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from dueto.call.session import Session
 
 Answer = Literal["accepted", "declined", "gone"]
+Introduce = Callable[[], Awaitable[None]]
 BRIDGED_S = 5.0
 "How long CHANNEL_BRIDGE may take after `uuid_bridge`."
 DECIDE_S = 120.0
@@ -41,13 +43,16 @@ class Consultation:
         *,
         announce: str | bytes | Announce | None,
         accept: Accept,
+        introduce: Introduce | None,
         ringback: str,
         timeout_s: float,
     ) -> None:
+        """`introduce` makes it an attended transfer: what the agent does while all three talk."""
         self._session = session
         self._destination = destination
         self._announce = announce
         self._accept = accept
+        self._introduce = introduce
         self._ringback = ringback
         self._timeout_s = timeout_s
         self._sip_code: int | None = None
@@ -65,12 +70,14 @@ class Consultation:
         try:
             async with self._company():
                 placed = await self._place(unique_id)
-                if placed.outcome is not None:
+                if placed.outcome != "answered":
                     return TransferResult(placed.outcome, placed.hangup_cause, self._sip_code)
                 session.journal("announcing", b_leg=unique_id)
                 answer = await self._answered()
             if answer != "accepted":
                 return TransferResult("declined", "CALL_REJECTED" if answer == "declined" else "", b_leg=unique_id)
+            if self._introduce is not None:
+                await self._meet(unique_id)
             bridged = await self._commit(unique_id)
             return TransferResult("bridged" if bridged else "failed", "SUCCESS" if bridged else "", b_leg=unique_id)
         finally:
@@ -88,7 +95,7 @@ class Consultation:
 
     # -- the other side
 
-    async def _place(self, unique_id: str) -> Placed:
+    async def _place(self, unique_id: str) -> Dialled:
         session = self._session
 
         async def job(command: str, argument: str, timeout_s: float) -> str:
@@ -202,6 +209,25 @@ class Consultation:
         with contextlib.suppress(DuetoError):
             for sound in (self._ringback or HOLD_MUSIC, RINGING):
                 await control.execute("playback", sound)
+
+    async def _meet(self, unique_id: str) -> None:
+        """All three talk, until the agent has said what there is to say."""
+        session = self._session
+        other = session.registry.find(unique_id)
+        if other is not None:
+            other.seal(True)  # its own stream is of no use to anybody now
+        meeting = ThreeWay(session, unique_id)
+        try:
+            await meeting.open()
+            session.seal(False)
+            assert self._introduce is not None
+            await self._introduce()
+        except BaseException:
+            session.tasks.start("bring back", meeting.bring_back())
+            raise
+        finally:
+            session.seal(True)
+            meeting.close()
 
     async def _commit(self, unique_id: str) -> bool:
         """Connect the two. From the first line on no frame of either reaches an agent."""

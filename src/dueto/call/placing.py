@@ -6,8 +6,9 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from dueto.audio.answering import AnswerEar, AnsweredBy
 from dueto.call.house import House
 from dueto.call.ports import Agent, Outcome
 from dueto.call.registry import Registry
@@ -28,27 +29,48 @@ Job = Callable[[str, str, float], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Dialled:
     """What became of a channel we asked for."""
 
     unique_id: str
-    outcome: Outcome | None
-    "None: it was answered, and `call` is there."
+    outcome: Outcome | Literal["answered"]
     hangup_cause: str
+    "In the switch's words: `SUCCESS`, `USER_BUSY`, `NO_ANSWER`, ..."
     call: "Call | None" = None
+    "The call, once it was answered."
+    answered_by: AnsweredBy = "unknown"
+    "What the first seconds sounded like, where that was asked for."
+
+    @property
+    def ok(self) -> bool:
+        """Whether somebody, or something, answered."""
+        return self.outcome == "answered"
 
 
 class Guest:
     """Runs an agent on the channel that is being placed, and says when it is there."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, detect_s: float) -> None:
         self._agent = agent
+        self._detect_s = detect_s
+        self.answered_by: AnsweredBy = "unknown"
         self.came: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
 
     async def __call__(self, call: "Call") -> None:
+        if self._detect_s > 0:
+            self.answered_by = await self._listen(call)
         if not self.came.done():
             self.came.set_result(call)
         await self._agent(call)
+
+    async def _listen(self, call: "Call") -> AnsweredBy:
+        ear = AnswerEar(call.rate_hz)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._detect_s):
+                async for frame in call.audio():
+                    if verdict := ear.hear(frame):
+                        return verdict
+        return ear.verdict or "unknown"
 
 
 def mint() -> str:
@@ -67,10 +89,12 @@ async def place(
     variables: Mapping[str, str],
     timeout_s: float,
     stream_base_url: str = "",
-) -> Placed:
+    detect_s: float = 0.0,
+) -> Dialled:
     """Place a channel and return once `agent` runs on it, or once it is known why it does not.
 
-    `house` lends the new call its rules; the stream is started by us, at `stream_base_url` where the rules name none.
+    With `detect_s` the first seconds are listened to before the agent begins: person or machine. `house` lends the new
+    call its rules; the stream is started by us, at `stream_base_url` where the rules name none.
     Cancelling kills the channel. Raises: NotCapable: the switch does not know where we are, or nobody can be asked.
     """
     if not house.whereabouts.control:
@@ -82,7 +106,7 @@ async def place(
     argument = originate_argument(
         dial, unique_id, house.whereabouts.control, {"originate_timeout": str(seconds), **variables}
     )
-    guest = Guest(agent)
+    guest = Guest(agent, detect_s)
     rules = replace(house.rules, stream_start="gateway", public_url=public_url, while_waiting="silence")
     name = getattr(agent, "__name__", type(agent).__name__)
     registry.expect(unique_id, replace(house, agent=guest, agent_name=name, rules=rules))
@@ -92,15 +116,15 @@ async def place(
             await job("originate", argument, seconds + SLACK_S)
         except CommandRefused as refused:
             cause = cause_of(str(refused))
-            return Placed(unique_id, outcome_of(cause), cause)
+            return Dialled(unique_id, outcome_of(cause), cause)
         except ReplyTimeout:
-            return Placed(unique_id, "no_answer", "NO_ANSWER")
+            return Dialled(unique_id, "no_answer", "NO_ANSWER")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LEGS_S):
+            async with asyncio.timeout(LEGS_S + detect_s):
                 call = await guest.came
                 answered = True
-                return Placed(unique_id, None, "SUCCESS", call)
-        return Placed(unique_id, "failed", "no media leg")
+                return Dialled(unique_id, "answered", "SUCCESS", call, guest.answered_by)
+        return Dialled(unique_id, "failed", "no media leg")
     finally:
         if not answered:
             registry.cancel(unique_id)

@@ -202,8 +202,12 @@ class Session:
         self.voice.open = self.state.phase in _AUDIBLE and not sealed
 
     def cancel_b_leg(self) -> None:
-        """Kill the channel placed for this call, at once and on every way there is."""
+        """Kill the channel placed for this call, at once."""
         unique_id, self.b_leg = self.b_leg, ""
+        self.kill(unique_id)
+
+    def kill(self, unique_id: str) -> None:
+        """Kill a channel that we placed, on every way there is: our own leg may be closing."""
         control = self.control_now()
         if control is not None and control.capabilities.api:
             control.post(Api("uuid_kill", f"{unique_id} ORIGINATOR_CANCEL"))
