@@ -10,11 +10,13 @@ from typing import cast
 
 from dueto.errors import CommandRefused, LegClosed, LocalProtocolError, RemoteProtocolError, ReplyTimeout
 from dueto.legs.executions import Executions
+from dueto.legs.jobs import Jobs, output_of
 from dueto.legs.keepalive import keep_alive
 from dueto.legs.ports import ControlCapabilities, ControlDoor, ControlSink
 from dueto.wire.esl import (
     Api,
     ApiResponse,
+    BgApi,
     BrokenStream,
     Command,
     Connect,
@@ -78,6 +80,7 @@ class OutboundLeg(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._replies: deque[_Waiter] = deque()
         self._executions = Executions()
+        self._jobs = Jobs()
         self._sink: ControlSink | None = None
         self._early: list[Event | DisconnectNotice] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -135,6 +138,7 @@ class OutboundLeg(asyncio.Protocol):
                 waiter.exception()  # who waits is told; where nobody waits the loop must not complain
         self._replies.clear()
         self._executions.fail(error)
+        self._jobs.fail(error)
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.control_closed(self, self._reason)
@@ -164,6 +168,17 @@ class OutboundLeg(asyncio.Protocol):
         """Run an api command and return its output, trimmed. Raises: CommandRefused, LegClosed, ReplyTimeout."""
         asked = Api(command, argument)
         return _output(await self._answer(self._send(asked), asked, timeout_s))
+
+    async def job(self, command: str, argument: str = "", *, timeout_s: float = 30.0) -> str:
+        """Run an api command as a background job and return its result, trimmed. Safe to cancel.
+
+        Raises: CommandRefused: the result begins with -ERR or -USAGE. LegClosed, ReplyTimeout, LocalProtocolError.
+        """
+        async with self._jobs.job(command, timeout_s) as (job_uuid, done):
+            reply = await self.command(BgApi(command, argument, job_uuid))
+            if not reply.ok:
+                raise CommandRefused(reply.text)
+            return output_of(await done)
 
     async def execute(
         self,
@@ -279,6 +294,9 @@ class OutboundLeg(asyncio.Protocol):
         name = event.name
         if name in ("CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE"):
             self._executions.take(name, event)
+        elif name == "BACKGROUND_JOB":
+            self._jobs.take(event)
+            return
         elif name == "CHANNEL_HANGUP":
             self._gone()
         elif name == "CHANNEL_HANGUP_COMPLETE":
@@ -384,7 +402,4 @@ def _reply(answer: Reply | ApiResponse) -> Reply:
 
 
 def _output(answer: Reply | ApiResponse) -> str:
-    output = (answer.body if isinstance(answer, ApiResponse) else answer.text).strip()
-    if output.startswith(("-ERR", "-USAGE")):
-        raise CommandRefused(output)
-    return output
+    return output_of(answer.body if isinstance(answer, ApiResponse) else answer.text)

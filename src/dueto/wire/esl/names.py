@@ -27,7 +27,7 @@ MY_EVENTS = (
 )
 "What `myevents` brings (measured); the list is the switch's and fixed."
 
-CALL_EVENTS = ("CHANNEL_HOLD", "CHANNEL_UNHOLD", "PLAYBACK_STOP")
+CALL_EVENTS = ("CHANNEL_HOLD", "CHANNEL_UNHOLD", "PLAYBACK_STOP", "RECORD_STOP", "BACKGROUND_JOB")
 "What a call asks for besides `myevents`."
 
 AUDIO_SUBCLASSES = (
