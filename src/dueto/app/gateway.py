@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
@@ -127,9 +128,10 @@ class Gateway:
         given = {"origination_caller_id_number": caller_id, "origination_caller_id_name": caller_name}
         unique_id = mint()
         house.journal(unique_id, "dialling", {"timeout_s": timeout_s})
+        name = house.agent_name if agent is None else getattr(agent, "__name__", type(agent).__name__)
         dialled = await place(
             self.desk,
-            house,
+            replace(house, agent_name=name),
             job,
             dial,
             agent or house.agent,

@@ -14,7 +14,7 @@ from dueto.call.events import Dtmf, HungUp, Speech
 from dueto.call.placing import Dialled, mint, place
 from dueto.call.ports import Accept, Announce, Destination, TransferResult
 from dueto.call.three_way import ThreeWay
-from dueto.errors import CallEnded, CommandRefused, DuetoError, Interrupted
+from dueto.errors import CallEnded, CommandRefused, DuetoError, Interrupted, ReplyTimeout
 from dueto.legs.originate import without_breakers
 from dueto.wire.esl import Api, Event
 
@@ -62,6 +62,8 @@ class Consultation:
         """Call, announce, connect; or say why not. Cancelling kills the other side, and the caller is the agent's."""
         session = self._session
         control = await session.switch()
+        if self._introduce is not None:
+            ThreeWay.check(session)
         session.b_leg = unique_id = mint()
         link = session.house.switch
         unwatch = link.watch(unique_id, self._other_side) if link is not None else None
@@ -76,9 +78,12 @@ class Consultation:
                 answer = await self._answered()
             if answer != "accepted":
                 return TransferResult("declined", "CALL_REJECTED" if answer == "declined" else "", b_leg=unique_id)
-            if self._introduce is not None:
-                await self._meet(unique_id)
-            bridged = await self._commit(unique_id)
+            try:
+                if self._introduce is not None:
+                    await self._meet(unique_id)
+                bridged = await self._commit(unique_id)
+            except (CommandRefused, ReplyTimeout, TimeoutError) as error:
+                return TransferResult("failed", str(error), b_leg=unique_id)
             return TransferResult("bridged" if bridged else "failed", "SUCCESS" if bridged else "", b_leg=unique_id)
         finally:
             if unwatch is not None:
@@ -107,9 +112,11 @@ class Consultation:
             "origination_caller_id_number": without_breakers(session.caller_number),
             "origination_caller_id_name": without_breakers(session.caller_name),
         }
+        rules = replace(session.house.rules, rate_hz=session.rate_hz)  # so that one recording serves both
         return await place(
             session.registry,
-            replace(session.house, marks=False),  # a gateway that comes back takes callers back, not those they talk to
+            # a gateway that comes back takes callers back, not those they talk to
+            replace(session.house, agent_name="announcer", rules=rules, marks=False),
             job,
             self._destination.dial,
             self._host,
@@ -222,8 +229,11 @@ class Consultation:
             session.seal(False)
             assert self._introduce is not None
             await self._introduce()
-        except BaseException:
+        except asyncio.CancelledError:
             session.tasks.start("bring back", meeting.bring_back())
+            raise
+        except BaseException:
+            await meeting.bring_back()
             raise
         finally:
             session.seal(True)

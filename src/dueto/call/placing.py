@@ -108,8 +108,7 @@ async def place(
     )
     guest = Guest(agent, detect_s)
     rules = replace(house.rules, stream_start="gateway", public_url=public_url, while_waiting="silence")
-    name = getattr(agent, "__name__", type(agent).__name__)
-    registry.expect(unique_id, replace(house, agent=guest, agent_name=name, rules=rules))
+    registry.expect(unique_id, replace(house, agent=guest, rules=rules))
     answered = False
     try:
         try:

@@ -29,13 +29,23 @@ class ThreeWay:
         self._other_id = other_id
         self._name = f"dueto-{session.unique_id}"
         self._agent_id = ""
+        self._moved = False
+
+    @staticmethod
+    def check(session: "Session") -> None:
+        """Raises: NotCapable: this call's stream can't move to a leg of the agent's own; the text says why."""
+        media = session.media_now()
+        if media is None or media.dialect.downlink != "stream":
+            raise NotCapable("an attended transfer needs a stream that carries the agent's voice (docs/calls.md)")
+        if not session.house.whereabouts.control or not session.stream_base_url():
+            raise NotCapable("an attended transfer needs [control] public_address and [media] public_url")
 
     async def open(self) -> None:
-        """Put all three into it. Raises: NotCapable, CommandRefused, LegClosed, ReplyTimeout; then call `close`."""
+        """Put all three into it. Raises: NotCapable, CommandRefused, LegClosed, ReplyTimeout, TimeoutError."""
         session = self._session
+        self.check(session)
         media = session.media_now()
-        if media is None or media.dialect.downlink != "stream" or not media.base_url:
-            raise NotCapable("an attended transfer needs a stream that carries the agent's voice (see docs/media.md)")
+        assert media is not None
         control = await session.switch()
         await self._place_agent_leg()
         request = replace(media.request, token=secrets.token_urlsafe(24))
@@ -47,6 +57,7 @@ class ThreeWay:
             await session.media_up.wait()
         with contextlib.suppress(CommandRefused):
             await control.api("uuid_audio_stream", f"{session.unique_id} stop")
+        self._moved = True
         for unique_id in (self._other_id, session.unique_id):
             await control.api("uuid_transfer", f"{unique_id} conference:{self._name}@default inline")
         session.journal("conference", b_leg=self._other_id, name=self._name)
@@ -69,7 +80,7 @@ class ThreeWay:
         """Nothing came of it: the caller leaves the conference, and is in our hands as before."""
         session = self._session
         address, control = session.house.whereabouts.control, session.control_now()
-        if control is None or session.ended:
+        if control is None or session.ended or not self._moved:
             return
         with contextlib.suppress(DuetoError):
             await control.api("uuid_transfer", f"{session.unique_id} 'socket:{address} async full' inline")

@@ -15,12 +15,14 @@ from dueto.sim.doors import (
 )
 from dueto.sim.endpoints import Endpoint
 from dueto.sim.faults import Faults
+from dueto.sim.inbound import Access, InboundConnection
 from dueto.sim.pipes import MemoryTransport, PipeFaults, pipe
 from dueto.sim.sounds import NoSuchSound, tone
 from dueto.sim.switch import Switch
 from dueto.sim.virtual import VirtualTimeDeadlock, VirtualTimeLoop, run_virtual
 
 __all__ = [
+    "Access",
     "Action",
     "Caller",
     "Counters",
@@ -28,6 +30,7 @@ __all__ = [
     "Endpoint",
     "Faults",
     "Happening",
+    "InboundConnection",
     "Line",
     "MediaConnection",
     "MediaListener",

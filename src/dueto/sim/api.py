@@ -1,13 +1,16 @@
 """The api commands of the simulated switch, with the replies of a real one."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dueto.sim.audio_module import FAILED, OK, USAGE, AudioStream, StreamRequest
+from dueto.sim.census import show_channels
 from dueto.sim.dialplan import expand, transfer
 from dueto.sim.headers import Q850
+from dueto.sim.together import join
 
 if TYPE_CHECKING:
     from dueto.sim.bridge import BLeg
@@ -90,6 +93,35 @@ def _kill(channel: "Channel", rest: str) -> bytes:
         return NO_CHANNEL
     target.hang_up(cause)
     return PLAIN_OK
+
+
+def _originate(channel: "Channel", rest: str) -> Result:
+    return channel.core.originate(rest)
+
+
+def _bridge(channel: "Channel", rest: str) -> bytes:
+    words = rest.split()
+    if len(words) != 2:
+        return b"-USAGE: <uuid> <other_uuid>\n"
+    one, other = _target(channel, words[0]), _target(channel, words[1])
+    if one is None or other is None or one is other or not (one.answered or other.answered):
+        return b"-ERR Invalid uuid\n"
+    join(one, other)
+    return f"+OK {other.unique_id}\n".encode()
+
+
+def _show(channel: "Channel", rest: str) -> bytes:
+    if rest.split() == ["channels", "as", "json"]:
+        return show_channels(channel.core)
+    if rest.split() == ["registrations", "as", "json"]:
+        users = [dial.removeprefix("user/") for dial in channel.core.endpoints if dial.startswith("user/")]
+        rows = [{"reg_user": user.partition("@")[0], "realm": "127.0.0.1"} for user in users]
+        return json.dumps({"row_count": len(rows), **({"rows": rows} if rows else {})}).encode()
+    return b"-USAGE: codec|application|channels|registrations [as json]\n"
+
+
+def _module_exists(channel: "Channel", rest: str) -> bytes:
+    return b"true" if rest in ("mod_event_socket", "mod_audio_stream", "mod_conference", "mod_loopback") else b"false"
 
 
 def _break(channel: "Channel", rest: str) -> bytes:
@@ -255,6 +287,10 @@ def _answer(future: asyncio.Future[bytes], output: bytes) -> None:
 _Run = Callable[["Channel", str], Result]
 _COMMANDS: dict[str, _Run] = {
     "create_uuid": _create_uuid,
+    "module_exists": _module_exists,
+    "originate": _originate,
+    "show": _show,
+    "uuid_bridge": _bridge,
     "echo": _echo,
     "eval": _eval,
     "expr": _expr,

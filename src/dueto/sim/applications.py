@@ -8,6 +8,7 @@ from dueto.sim import dialplan
 from dueto.sim.bridge import bridge
 from dueto.sim.control import ControlConnection
 from dueto.sim.sounds import NoSuchSound, open_sound
+from dueto.sim.together import conference, exchange
 
 if TYPE_CHECKING:
     from dueto.sim.channel import Channel
@@ -161,6 +162,7 @@ APPLICATIONS: "Mapping[str, Application]" = {
     "answer": answer,
     "break": nothing,
     "bridge": bridge,
+    "conference": conference,
     "export": set_,
     "hangup": hangup,
     "info": nothing,
@@ -186,11 +188,17 @@ async def run_dialplan(channel: "Channel", actions: "list[Action]") -> None:
         for application, argument in actions:
             if not channel.staying:
                 break
+            if application == "uuid_bridge":  # what `uuid_bridge` leads to is no application
+                await exchange(channel, argument)
+                continue
             channel.record.note("switch", "dialplan", application=application, argument=argument)
             await channel.execute(application, dialplan.expand(channel, argument))
         if channel.next_actions is None or not channel.up:
             break
         actions, channel.next_actions = channel.next_actions, None
+        if actions and actions[0][0] == "uuid_bridge":
+            channel.set_running_state("CS_HIBERNATE")
+            continue
         state, channel.call_state = channel.call_state, "RINGING"
         channel.set_running_state("CS_ROUTING")
         channel.call_state = state

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dueto.audio import frame_bytes
@@ -31,7 +32,17 @@ class Happening(NamedTuple):
 class SimCall:
     """A call on its way through the switch. Made by `Switch.place`."""
 
-    def __init__(self, core: "Core", caller: Caller, actions: "list[Action]", unique_id: str, faults: Faults) -> None:
+    def __init__(
+        self,
+        core: "Core",
+        caller: Caller,
+        actions: "list[Action]",
+        unique_id: str,
+        faults: Faults,
+        *,
+        ring: "Callable[[Channel], Awaitable[None]] | None" = None,
+    ) -> None:
+        """`ring`: what comes before the dialplan, for a channel that the switch places itself."""
         self._core = core
         self.caller = caller
         self.unique_id = unique_id
@@ -58,6 +69,8 @@ class SimCall:
         for name, value in caller.variables:
             self.channel.set_variable(name, value)
         self.channel.on_hangup.append(self._hung_up)
+        self.channel.originated = ring is not None
+        self._ring = ring
         self._task = core.spawn(self._live(actions), f"{unique_id} dialplan")
         self._script: asyncio.Task[None] | None = None
 
@@ -129,7 +142,8 @@ class SimCall:
     def note(self, leg: str, name: str, **fields: Any) -> None:
         """Put something on the time line."""
         if name == "CHANNEL_BRIDGE" and leg == "control":
-            self.bridged_to = self.channel.b_leg.unique_id if self.channel.b_leg else ""
+            other = self.channel.b_leg or self.channel.peer
+            self.bridged_to = other.unique_id if other is not None else ""
             self.line.was_bridged()
         elif name == "dialplan":
             self.ended_in = fields["application"]
@@ -156,6 +170,8 @@ class SimCall:
         if self.caller.script is not None:
             self._script = core.spawn(self._play(self.caller.script), f"{self.unique_id} caller")
         try:
+            if self._ring is not None:
+                await self._ring(self.channel)
             await run_dialplan(self.channel, actions)
         finally:
             for timer in self._timers:
@@ -205,6 +221,9 @@ class SimCall:
                 if said is None and self.caller.measure_echo:
                     said = self.counters.mark(size, self._core.now())
             heard = self._played(channel, stream, said)
+            channel.saying = said
+            if channel.far_room is not None:  # the far half of a loopback channel is its telephone
+                said, channel.saying = channel.far_room.heard_by(channel), heard
             if stream is not None:
                 stream.push(said, heard)
             if self._second_stream is not None:
@@ -226,6 +245,12 @@ class SimCall:
             heard = channel.b_leg.speak()
             if self._core.record:
                 self._b_heard.append(said or bytes(frame_bytes(self.rate_hz)))
+        elif channel.peer is not None:
+            heard = channel.peer.saying
+            if self._core.record:
+                self._b_heard.append(said or bytes(frame_bytes(self.rate_hz)))
+        elif channel.room is not None:
+            heard = channel.room.heard_by(channel)
         if stream is not None and (streamed := stream.down.pull()) is not None:
             heard = streamed if heard is None else mix(heard, streamed)
         return None if channel.held else heard

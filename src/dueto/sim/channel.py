@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dueto.sim.bridge import BLeg
     from dueto.sim.caller import Caller
     from dueto.sim.core import Core
+    from dueto.sim.together import Room
 
 
 class Channel(Face):
@@ -33,6 +34,15 @@ class Channel(Face):
         self.stream: AudioStream | None = None
         self.playing: Sound | None = None
         self.b_leg: BLeg | None = None
+        self.peer: Channel | None = None
+        "The channel that `uuid_bridge` connected it with."
+        self.bridge_first = False
+        self.room: Room | None = None
+        "The conference it is in."
+        self.far_room: Room | None = None
+        "The conference that its far half is in, for a loopback channel."
+        self.saying: bytes | None = None
+        "What came from its telephone in this frame."
         self.next_actions: list[tuple[str, str]] | None = None
         "Where a transfer sends the channel; the running applications end."
         self.media_ready = asyncio.Event()
@@ -81,6 +91,8 @@ class Channel(Face):
         for tell in self.on_hangup:
             tell()
         self.stir()
+        if self.peer is not None:
+            self.peer.stir()
 
     def _term(self, status: str, cause: str) -> None:
         self.set_variable("sip_term_status", status)

@@ -69,7 +69,7 @@ class ControlConnection(asyncio.Protocol):
         self.channel.controls.append(self)
         self.channel.record.note("control", "open")
         faults = self.channel.faults
-        self._later(PATIENCE_S, self._out_of_patience)
+        self._later(PATIENCE_S, self.out_of_patience)
         if faults.control_reset_after_s is not None:
             self._later(faults.control_reset_after_s, self._reset)
         if faults.half_open in ("control", "both"):
@@ -116,7 +116,7 @@ class ControlConnection(asyncio.Protocol):
             block = self._commands.popleft()
             silent = not self._first_seen and block.word != "connect"
             self._first_seen = True
-            outcome = carry_out(self, block)
+            outcome = self.carry_out(block)
             delay_s = self.channel.faults.reply_delay_s
             if isinstance(outcome, bytes) and not delay_s:
                 self._reply(b"" if silent else outcome)
@@ -126,6 +126,10 @@ class ControlConnection(asyncio.Protocol):
                 self._later(delay_s, self._late_reply, b"" if silent else outcome)
             else:
                 outcome.add_done_callback(self._reply_ready)
+
+    def carry_out(self, block: CommandBlock) -> "bytes | asyncio.Future[bytes]":
+        """Carry out one command; return its reply, or a future of it."""
+        return carry_out(self, block)
 
     def _reply_ready(self, outcome: "asyncio.Future[bytes]") -> None:
         if not outcome.cancelled() and self.open:
@@ -247,7 +251,8 @@ class ControlConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _out_of_patience(self) -> None:
+    def out_of_patience(self) -> None:
+        """`PATIENCE_S` are over: who has said nothing by then is sent away."""
         if not self._first_seen:
             self.say_goodbye()
 

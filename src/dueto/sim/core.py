@@ -14,7 +14,9 @@ from dueto.sim.sounds import StoredFile
 if TYPE_CHECKING:
     from dueto.sim.bridge import BLeg
     from dueto.sim.channel import Channel
+    from dueto.sim.control import ControlConnection
     from dueto.sim.endpoints import Endpoint
+    from dueto.sim.together import Room
 
 Action = tuple[str, str]
 "One line of a dialplan: application and argument."
@@ -46,6 +48,10 @@ class Core:
     session: int = 0
     channels: "dict[str, Channel]" = field(default_factory=dict)
     b_legs: "dict[str, BLeg]" = field(default_factory=dict)
+    rooms: "dict[str, Room]" = field(default_factory=dict)
+    listeners: "list[ControlConnection]" = field(default_factory=list)
+    "Inbound event sockets: they get the events of every channel."
+    originate: "Callable[[str], asyncio.Future[bytes] | bytes]" = lambda line: b"-ERR no reply\n"
     files: dict[str, StoredFile] = field(default_factory=dict)
     tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
     run_api: "Callable[[Channel, str], object]" = lambda channel, line: None

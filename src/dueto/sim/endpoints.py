@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dueto.sim.caller import Script
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -14,6 +16,13 @@ class Endpoint:
     "How long it rings before it answers, or (busy, rejects) before it refuses."
     hangs_up_after_s: float | None = None
     "How long after the answer it hangs up; None: it leaves that to the caller."
+    presses: str = ""
+    "The keys it presses, ..."
+    presses_after_s: float = 0.5
+    "... so long after the answer."
+    script: Script | None = None
+    "What it does once it has answered, in place of all that; only where the channel was placed by `originate`."
+    rate_hz: int = 8000
     says: bytes | str | Path = b""
     "What it says after the answer: L16 at the call's rate, or a WAV."
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dueto.sim.control import ControlConnection
     from dueto.sim.core import Core
 
-STATES = {"CS_ROUTING": 2, "CS_EXECUTE": 4, "CS_HANGUP": 10, "CS_REPORTING": 11}
+STATES = {"CS_ROUTING": 2, "CS_EXECUTE": 4, "CS_PARK": 7, "CS_HIBERNATE": 9, "CS_HANGUP": 10, "CS_REPORTING": 11}
 CALL_STATES = {
     "DOWN": 0,
     "DIALING": 1,
@@ -81,6 +81,8 @@ class Face:
         self.answer_state = "ringing"
         self.hangup_cause = ""
         self.hung_up_by_caller = False
+        self.originated = False
+        "Placed by `originate`."
         self.held = False
         self.transfer_source = self.transferred_from = self.callee = ""
         self.controls: list[ControlConnection] = []
@@ -115,8 +117,8 @@ class Face:
             ("Channel-State-Number", str(STATES[self.state])),
             ("Channel-Name", self.channel_name),
             ("Unique-ID", self.unique_id),
-            ("Call-Direction", "inbound"),
-            ("Presence-Call-Direction", "inbound"),
+            ("Call-Direction", "outbound" if self.originated else "inbound"),
+            ("Presence-Call-Direction", "outbound" if self.originated else "inbound"),
             ("Channel-HIT-Dialplan", "true"),
             ("Channel-Call-UUID", self.unique_id),
             ("Answer-State", self.answer_state),
@@ -132,7 +134,7 @@ class Face:
 
         started = stamp(self.started_epoch)
         return (
-            ("Direction", "inbound"),
+            ("Direction", "outbound" if self.originated else "inbound"),
             ("Logical-Direction", "inbound"),
             ("Username", self.number),
             ("Dialplan", "XML"),
@@ -201,7 +203,7 @@ class Face:
         self.record.note("control", name, **dict(extra), **({"body": body} if body else {}), **_short(subclass))
         sequence = self.core.next_sequence()
         event: ChannelEvent | None = None
-        for control in tuple(self.controls):
+        for control in (*self.controls, *self.core.listeners):
             if not control.wants(name, subclass):
                 continue
             if event is None:

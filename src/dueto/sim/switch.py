@@ -14,11 +14,15 @@ from dueto.sim.api import run_api
 from dueto.sim.applications import APPLICATIONS
 from dueto.sim.call import SimCall
 from dueto.sim.caller import Caller
+from dueto.sim.channel import Channel
 from dueto.sim.core import Action, Core
 from dueto.sim.doors import Doors, TcpDoors
 from dueto.sim.endpoints import Endpoint
 from dueto.sim.faults import NO_FAULTS, Faults
+from dueto.sim.inbound import OPEN, Access, InboundConnection
+from dueto.sim.originate import USAGE, Originate, ring
 from dueto.sim.ticker import Ticker
+from dueto.sim.together import enter, leave
 from dueto.sim.virtual import VirtualTimeLoop
 
 DEFAULT_MEDIA_URL = "ws://127.0.0.1:8085/stream/{secretary}/{uuid}/{caller}?rate=16000&mix=mono&token={token}"
@@ -77,6 +81,7 @@ class Switch:
         self._ticker: Ticker | None = None
         self._calls: dict[str, SimCall] = {}
         self._removals: dict[str, Callable[[], None]] = {}
+        self._servers: list[asyncio.Server] = []
 
     @property
     def calls(self) -> Mapping[str, SimCall]:
@@ -104,17 +109,61 @@ class Switch:
         unique_id = caller.unique_id or core.new_uuid()
         faults = self._faults if faults is None else faults
         call = SimCall(core, caller, self._actions(caller, unique_id, faults), unique_id, faults)
-        core.channels[unique_id] = call.channel
-        self._calls[unique_id] = call
+        return self._admit(core, call)
+
+    def _admit(self, core: Core, call: SimCall) -> SimCall:
+        core.channels[call.unique_id] = call.channel
+        self._calls[call.unique_id] = call
         assert self._ticker is not None
-        self._removals[unique_id] = self._ticker.add(call.frame)
-        core.spawn(self._see_off(call), f"{unique_id} see off")
+        self._removals[call.unique_id] = self._ticker.add(call.frame)
+        core.spawn(self._see_off(call), f"{call.unique_id} see off")
         return call
+
+    # -- the switch's own event socket
+
+    async def listen_inbound(
+        self, host: str = "127.0.0.1", port: int = 0, *, access: Access = OPEN, faults: Faults = NO_FAULTS
+    ) -> int:
+        """Open the switch's own event socket, and return its port. `faults`: of its connections (replies, resets)."""
+        core = self._started()
+        server = await core.loop.create_server(lambda: InboundConnection(core, access, faults), host, port)
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    def inbound(self, access: Access = OPEN, faults: Faults = NO_FAULTS) -> InboundConnection:
+        """The switch's end of a new connection to that socket, to be joined to a client by a `pipe`."""
+        return InboundConnection(self._started(), access, faults)
+
+    def _originate(self, line: str) -> "asyncio.Future[bytes] | bytes":
+        core = self._started()
+        asked = Originate.parse(line)
+        if asked is None:
+            return USAGE
+        unique_id = asked.options.get("origination_uuid") or core.new_uuid()
+        if unique_id in core.channels:
+            return b"-ERR DUPLICATE_UUID\n"  # read in the source, not seen
+        endpoint = asked.endpoint(self._endpoints)
+        result: asyncio.Future[bytes] = core.loop.create_future()
+        actions = list(asked.actions) or list(self._extensions.get(asked.extension, ()))
+        caller = asked.caller(endpoint, unique_id)
+
+        async def rings(channel: Channel) -> None:
+            await ring(channel, asked, endpoint, result)
+            if asked.conference and channel.up:
+                room = channel.far_room = enter(channel, asked.conference)
+                channel.on_hangup.append(lambda: leave(channel, room))
+
+        self._admit(core, SimCall(core, caller, actions, unique_id, self._faults, ring=rings))
+        return result
 
     async def aclose(self) -> None:
         """End all calls at once and close every socket."""
         if self._core is None:
             return
+        for server in self._servers:
+            server.close()
+        for listener in tuple(self._core.listeners):
+            listener.abort()
         if self._ticker is not None:
             self._ticker.close()
         for call in tuple(self._calls.values()):
@@ -184,6 +233,7 @@ class Switch:
                 clears=self._clears,
                 record=self._record,
                 run_api=run_api,
+                originate=self._originate,
             )
             self._ticker = Ticker(loop, clock)
         return self._core
