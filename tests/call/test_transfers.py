@@ -21,7 +21,7 @@ from dueto.call.ports import Accept
 from dueto.errors import CallEnded
 from dueto.sim import Caller, Endpoint, Line, SimCall, Switch, run_virtual, tone
 
-RULES = CallRules(public_url="ws://127.0.0.1:8085")
+RULES = CallRules(public_url="ws://127.0.0.1:8085", rate_hz=8000)
 WELCOME = tone(8000, 0.4, 500)
 SAID_TO_B = tone(8000, 0.6, 700)
 DESTINATIONS = {"operator": Destination("operator", "user/1001")}

@@ -16,7 +16,9 @@ from dueto.wire.esl.names import AUDIO_SUBCLASSES
 from dueto.wire.esl.switch_end import encode_connect_answer
 
 SUBSCRIPTION = (
-    b"event plain CHANNEL_HOLD CHANNEL_UNHOLD PLAYBACK_STOP RECORD_STOP BACKGROUND_JOB CUSTOM " + " ".join(AUDIO_SUBCLASSES).encode() + b"\n\n"
+    b"event plain CHANNEL_HOLD CHANNEL_UNHOLD PLAYBACK_STOP RECORD_STOP BACKGROUND_JOB CUSTOM "
+    + " ".join(AUDIO_SUBCLASSES).encode()
+    + b"\n\n"
 )
 FORGERY = "x%0AUnique-ID: VICTIM%0Avariable_uuid: VICTIM%0AEvent-Name: CHANNEL_HANGUP%0A%0AContent-Length: 9"
 

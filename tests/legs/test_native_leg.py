@@ -59,7 +59,9 @@ async def test_the_opening_needs_no_round_trip() -> None:
     custom = " ".join(AUDIO_SUBCLASSES)
     assert switch.received == (
         b"connect\n\nlinger 3\n\nmyevents\n\n"
-        b"event plain CHANNEL_HOLD CHANNEL_UNHOLD PLAYBACK_STOP RECORD_STOP BACKGROUND_JOB CUSTOM " + custom.encode() + b"\n\n"
+        b"event plain CHANNEL_HOLD CHANNEL_UNHOLD PLAYBACK_STOP RECORD_STOP BACKGROUND_JOB CUSTOM "
+        + custom.encode()
+        + b"\n\n"
     )
     await switch.aclose()
 

@@ -56,6 +56,7 @@ class InboundConnection(ControlConnection):
             self._write(RUDE_REJECTION)
             self.close()
             return
+        self._first_seen = True  # no `connect` has to lead here
         self.core.listeners.append(self)
         self._write(AUTH_REQUEST)
 
