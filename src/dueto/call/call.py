@@ -2,18 +2,39 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from dueto.call.events import CallEvent
+from dueto.call.events import CallEvent, HungUp
+from dueto.call.gather import Gathered, gather
 from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
 from dueto.call.ports import Accept, Announce, Ear, Mode, TransferResult
 from dueto.call.session import Session
-from dueto.errors import CallEnded, NotCapable
-from dueto.wire.esl import Event, checked
+from dueto.errors import CallEnded, CommandRefused, LocalProtocolError, NotCapable, ReplyTimeout
+from dueto.wire.esl import Api, Event, checked
 
-Verb = Literal["say", "write", "listen", "transfer", "hold", "send_dtmf", "set_variables", "api", "execute"]
+Verb = Literal[
+    "answer",
+    "api",
+    "execute",
+    "gather",
+    "hold",
+    "listen",
+    "park",
+    "play",
+    "pre_answer",
+    "record",
+    "ring_ready",
+    "say",
+    "send_dtmf",
+    "set_variables",
+    "transfer",
+    "write",
+]
+Happened = TypeVar("Happened", bound=CallEvent)
+DTMF = re.compile(r"[0-9A-D*#wW]{1,128}")
 
 
 class Call:
@@ -201,17 +222,115 @@ class Call:
                 timeout_s=timeout_s,
             )
 
-    async def hold(self) -> None:
-        """Put the caller on hold, with the switch's hold music."""
+    async def bridge(self, target: str, *, timeout_s: float = 30.0) -> TransferResult:
+        """Call a destination and connect the caller with it: the blind transfer, by the switch's own word."""
+        return await self.transfer(target, timeout_s=timeout_s)
+
+    async def hold(self, music: str = "") -> None:
+        """Put the caller on hold, with the switch's hold music, another sound of its own, or `silence`."""
+        self._session.holds = True
+        if music:
+            await self.set_variables(hold_music=checked(music, "music"))
         await self.api("uuid_hold", self.unique_id)
 
     async def unhold(self) -> None:
         """Take the caller back."""
         await self.api("uuid_hold", f"off {self.unique_id}")
+        self._session.holds = False
+
+    async def answer(self) -> None:
+        """Answer the call; one that is answered already is success. Raises: CommandRefused: it is not answered."""
+        completion = await self.execute("answer", timeout_s=10.0)
+        if completion.get("Answer-State") != "answered":
+            raise CommandRefused(f"answer left the channel {completion.get('Answer-State', 'as it was')}")
+
+    async def pre_answer(self) -> None:
+        """Begin early media: the caller hears us, and the call costs nothing yet."""
+        await self.execute("pre_answer", timeout_s=10.0)
+
+    async def ring_ready(self) -> None:
+        """Have the caller hear ringing."""
+        await self.execute("ring_ready", timeout_s=10.0)
+
+    async def play(self, sound: str, *, loops: int = 1, timeout_s: float = 600.0) -> int:
+        """Have the switch play a file of its own, or `tone_stream://...`; return how many ms of it were played.
+
+        Cancelling it is silence. Raises: CommandRefused: there is no such file, or it can't be played.
+        """
+        checked(sound, "sound")
+        if not sound or loops < 1:
+            raise LocalProtocolError("play wants a file, or a tone_stream, at least once")
+        async with self._session.alive():
+            control = await self._session.switch()
+            played_ms = 0
+            for _ in range(loops):
+                try:
+                    completion = await control.execute("playback", sound, timeout_s=timeout_s)
+                except (asyncio.CancelledError, ReplyTimeout):
+                    control.post(Api("uuid_break", f"{self.unique_id} all"))
+                    raise
+                response = completion.get("Application-Response")
+                if response != "FILE PLAYED":
+                    raise CommandRefused(f"playback: {response}")
+                ms = completion.variable("playback_ms")
+                played_ms += int(ms) if ms.isdigit() else 0
+            return played_ms
+
+    async def stop_playing(self) -> None:
+        """Stop what the switch plays for us; `play` returns what was heard of it, or raises Dropped."""
+        async with self._session.alive():
+            await (await self._session.switch()).break_all()
+
+    async def gather(
+        self,
+        *,
+        min_digits: int = 1,
+        max_digits: int = 1,
+        terminators: str = "#",
+        first_timeout_s: float = 5.0,
+        inter_timeout_s: float = 3.0,
+        prompt: str | bytes | None = None,
+        barge_in: bool = True,
+    ) -> Gathered:
+        """Collect digits: say `prompt`, then wait; with `barge_in` the first digit cuts the prompt.
+
+        A terminator before `min_digits` are there counts for nothing. Meanwhile digits come neither as events nor to
+        the DTMF map. Raises: NotCapable: digits are being gathered already.
+        """
+        async with self._session.alive():
+            return await gather(
+                self,
+                self._session,
+                min_digits=min_digits,
+                max_digits=max_digits,
+                terminators=terminators,
+                first_timeout_s=first_timeout_s,
+                inter_timeout_s=inter_timeout_s,
+                prompt=prompt,
+                barge_in=barge_in,
+            )
 
     async def send_dtmf(self, digits: str) -> None:
-        """Send digits to the caller's side."""
-        await self.api("uuid_send_dtmf", f"{self.unique_id} {checked(digits, 'digits', forbidden=' ')}")
+        """Send digits to the caller's side; `w` waits half a second, `W` one."""
+        if not DTMF.fullmatch(digits):
+            raise LocalProtocolError("digits are 0 to 9, A to D, * and #, with w or W for pauses; at most 128")
+        await self.api("uuid_send_dtmf", f"{self.unique_id} {digits}")
+
+    async def record(self, path: str, *, limit_s: int = 0) -> None:
+        """Have the switch record the call to a file of its own. Raises: CommandRefused: it can't be written."""
+        checked(path, "path", forbidden=" '\"`$;")
+        limit = f" {limit_s}" if limit_s else ""
+        await self.api("uuid_record", f"{self.unique_id} start {path}{limit}")
+
+    async def stop_recording(self, path: str = "all") -> None:
+        """Stop one recording of the switch, or all of them."""
+        checked(path, "path", forbidden=" '\"`$;")
+        await self.api("uuid_record", f"{self.unique_id} stop {path}")
+
+    async def park(self) -> None:
+        """Leave the channel in the switch's park: silent, alive, without us. For the agent the call is over then."""
+        self._session.conduct.park()
+        await self._until_ended(LeaveAsked("parked"))
 
     async def set_variables(self, **variables: str) -> None:
         """Set channel variables."""
@@ -219,10 +338,42 @@ class Call:
             checked(name, "variable", forbidden=" =")
             await self.api("uuid_setvar", f"{self.unique_id} {name} {value}")
 
+    async def wait_for(
+        self,
+        kind: type[Happened],
+        *,
+        where: Callable[[Happened], bool] = lambda event: True,
+        timeout_s: float | None = None,
+    ) -> Happened:
+        """Wait for an event of `kind`, from now on; who reads `events` gets it all the same.
+
+        Raises: TimeoutError; CallEnded: the call ended first (unless it is HungUp that is waited for).
+        """
+        found: asyncio.Future[Happened] = asyncio.get_running_loop().create_future()
+
+        def look(event: CallEvent) -> None:
+            if isinstance(event, kind) and not found.done() and where(event):
+                found.set_result(event)
+
+        with self._session.seat.tapped(look):
+            async with asyncio.timeout(timeout_s):
+                if kind is HungUp:
+                    return await found
+                async with self._session.alive():
+                    return await found
+
     async def api(self, command: str, argument: str = "", *, timeout_s: float = 5.0) -> str:
-        """Run an api command on the control leg. Raises: CommandRefused: the switch said -ERR."""
+        """Run an api command, on the control leg or over the inbound socket. Raises: CommandRefused: -ERR."""
         async with self._session.alive():
-            return await (await self._session.switch()).api(command, argument, timeout_s=timeout_s)
+            return await self._session.api(command, argument, timeout_s=timeout_s)
+
+    async def bgapi(self, command: str, argument: str = "", *, timeout_s: float = 30.0) -> str:
+        """Run an api command that takes its time, as a background job, and return its result.
+
+        Raises: CommandRefused: the result begins with -ERR.
+        """
+        async with self._session.alive():
+            return await self._session.job(command, argument, timeout_s=timeout_s)
 
     async def execute(self, application: str, argument: str = "", *, timeout_s: float | None = None) -> Event:
         """Run a dialplan application and return its own CHANNEL_EXECUTE_COMPLETE."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dueto.call import phase
 from dueto.call.consult import Consultation, Introduce
+from dueto.call.hours import open_destination
 from dueto.call.ports import Accept, Announce, Destination, Mode, TransferResult
 from dueto.call.transfer import VARIABLES_OF_THIS_ATTEMPT, failed_bridge
 from dueto.errors import CommandRefused, DuetoError, LegClosed, NotCapable, ReplyTimeout
@@ -40,6 +41,7 @@ class Conduct:
         self._session = session
         self._result: dict[str, str] = {}
         self._cause = "NORMAL_CLEARING"
+        self._parks = False
 
     @property
     def _control(self) -> ControlLeg | None:
@@ -146,17 +148,22 @@ class Conduct:
     ) -> TransferResult:
         """Call a destination by name; see `Call.transfer`."""
         session = self._session
-        destination = session.house.destinations.get(target)
-        if destination is None:
+        if target not in session.house.destinations:
             known = ", ".join(session.house.destinations) or "none"
             raise NotCapable(f"no destination {target!r}; there are: {known}")
+        destination = open_destination(target, session.house.destinations, session.house.local_time())
+        if destination is None:
+            session.journal("transfer", target=target, outcome="unreachable", cause="closed", took_ms=0)
+            return TransferResult("unreachable", "closed")
         if session.state.phase is phase.Phase.TRANSFERRING:
             raise NotCapable("a transfer of this call is under way")
         began = session.house.clock()
         session.happen(phase.TransferBegan())
         session.journal("transferring", target=target, mode=mode)
         try:
-            if mode == "blind":
+            if mode == "blind" and destination.via != "bridge":
+                result = await self.hand_over(destination)
+            elif mode == "blind":
                 result = await self.bridge(destination, timeout_s=timeout_s)
             else:
                 result = await Consultation(
@@ -196,6 +203,21 @@ class Conduct:
             return result
         return TransferResult("failed")
 
+    async def hand_over(self, destination: Destination) -> TransferResult:
+        """Let the switch, or the caller's telephone (REFER), do it: nobody tells us what becomes of it."""
+        session = self._session
+        control = await session.switch()
+        if destination.via == "refer":
+            completion = await control.execute("deflect", destination.dial, timeout_s=10.0)
+            if completion.get("Answer-State") == "ringing":
+                return TransferResult("failed", "the caller's telephone takes a REFER only once it was answered")
+            return TransferResult("let_go")
+        with contextlib.suppress(CommandRefused):  # the stream would survive the transfer
+            await control.api("uuid_audio_stream", f"{session.unique_id} stop")
+        await control.api("uuid_transfer", f"{session.unique_id} {destination.dial}")
+        session.leave(dueto_result="transferred")
+        return TransferResult("let_go")
+
     async def _bridge(self, control: ControlLeg, dial: str) -> TransferResult:
         try:
             return failed_bridge(await control.execute("bridge", dial))
@@ -212,6 +234,10 @@ class Conduct:
     def result(self, **variables: str) -> None:
         """Variables the channel takes along when it leaves."""
         self._result |= variables
+
+    def park(self) -> None:
+        """When it comes to leaving: into the switch's park, not on in the dialplan."""
+        self._parks = True
 
     def cause(self, cause: str) -> None:
         """The hangup cause, when it comes to hanging up."""
@@ -244,6 +270,8 @@ class Conduct:
             await control.break_all()
         with contextlib.suppress(CommandRefused):
             await control.api("uuid_audio_stream", f"{unique_id} stop")
+        if self._parks:
+            await control.api("uuid_park", unique_id)
         for name, value in self._result.items():
             await control.api("uuid_setvar", f"{unique_id} {name} {value}")
 
@@ -252,6 +280,10 @@ class Conduct:
         session = self._session
         session.let_go_within(2 * LET_GO_S + 1)
         control = await session.control_soon(LET_GO_S)
+        link = session.house.switch
+        if control is None and link is not None and link.up:
+            with contextlib.suppress(CommandRefused, ReplyTimeout, LegClosed):
+                await link.api("uuid_kill", f"{session.unique_id} {self._cause}")
         if control is None:
             if session.media is not None:
                 session.media.close()  # media-only: the printed dialplan ends the call when its stream ends

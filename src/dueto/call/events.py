@@ -1,6 +1,7 @@
 """What happens in a call, as its agent sees it: typed, in order, through `call.events()`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,9 @@ class Dtmf:
 @dataclass(frozen=True, slots=True)
 class Held:
     """The call is on hold: nobody hears anybody."""
+
+    by: Literal["us", "caller"] = "caller"
+    "Whether a verb of ours held it, or the caller's telephone."
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from dueto.call.keys import Key
 from dueto.call.ports import Agent, Destination, Mouth
 from dueto.clock import Clock, monotonic
 from dueto.legs.ports import SwitchLink
@@ -84,10 +86,14 @@ class House:
     ticker: Ticker = field(default_factory=Ticker)
     logger: Callable[[str], Any] = no_logger
     "Makes `call.log` from a Unique-ID."
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    "The DTMF map, asked before the agent."
     switch: SwitchLink | None = None
     "The switch's own event socket, if one is configured."
     marks: bool = True
     "Whether a gateway that comes back takes these calls back."
+    local_time: Callable[[], datetime] = datetime.now
+    "For opening hours."
     whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
     @property

@@ -54,6 +54,13 @@ class Destination:
     "What a caller may say for it; the name itself where none are given."
     digit: str = ""
     "The key that chooses it; empty: none."
+    when: str = ""
+    "When somebody is there, `mon-fri 09:00-18:00`, by this machine's clock; empty: always."
+    fallback: str = ""
+    "The destination that takes its calls outside of these hours; empty: none."
+    via: Literal["bridge", "transfer", "refer"] = "bridge"
+    """How a blind transfer goes: `bridge` keeps the caller until the other side answers; `transfer` (`dial` is
+    `EXTENSION [DIALPLAN [CONTEXT]]`) and `refer` (`dial` is a SIP URI) hand him over and know no more."""
 
 
 Outcome = Literal[

@@ -1,7 +1,8 @@
 """The agent's seat in a call: its one task, what waits for it, and how it is brought to an end."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from dueto.call import phase
@@ -26,6 +27,16 @@ class Seat:
         self._task: asyncio.Task[None] | None = None
         self._reported = False
         self._timer: asyncio.TimerHandle | None = None
+        self._taps: list[Callable[[CallEvent], None]] = []
+
+    @contextlib.contextmanager
+    def tapped(self, tap: Callable[[CallEvent], None]) -> Iterator[None]:
+        """Show every event to `tap` too, as long as the block runs; who reads the events misses none for it."""
+        self._taps.append(tap)
+        try:
+            yield
+        finally:
+            self._taps.remove(tap)
 
     @property
     def taken(self) -> bool:
@@ -40,6 +51,8 @@ class Seat:
 
     def tell(self, event: CallEvent) -> None:
         """Keep an event for the agent; one that lets a thousand wait has failed."""
+        for tap in tuple(self._taps):
+            tap(event)
         try:
             self._mailbox.put(event)
         except AgentTooSlow as error:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from dueto.call import phase
@@ -12,6 +12,7 @@ from dueto.call.events import (
     CallEvent,
     ControlJoined,
     ControlLost,
+    Dtmf,
     Held,
     HungUp,
     MediaLost,
@@ -21,6 +22,7 @@ from dueto.call.events import (
 )
 from dueto.call.house import House
 from dueto.call.phase import Action, CallState, Leg, Phase, step
+from dueto.call.reach import Reach
 from dueto.call.registry import Registry
 from dueto.call.seat import Seat
 from dueto.call.switch_events import HANDLERS
@@ -40,11 +42,9 @@ _TELLS: dict[Action, tuple[str, CallEvent]] = {
     Action.TELL_UNBRIDGED: ("unbridged", Unbridged()),
 }
 _AUDIBLE = (Phase.TALKING, Phase.TRANSFERRING)
-_UP = Leg.UP
-"Looked up once: a member of an Enum costs as much as a call, and this is asked for every frame."
 
 
-class Session:
+class Session(Reach):
     """The inside of one call. Made by the desk; both legs report here, the agent acts through `Call`."""
 
     def __init__(self, unique_id: str, house: House, registry: Registry) -> None:
@@ -67,8 +67,11 @@ class Session:
         self.bridged: asyncio.Future[str] | None = None
         "Who waits for CHANNEL_BRIDGE."
         self.b_leg = ""
-        "The Unique-ID of a channel that is being placed for this call, and dies with it."
         self._sealed = False
+        self.holds = False
+        "A verb of ours put the caller on hold."
+        self.gather_digit: Callable[[Dtmf], None] | None = None
+        "Who gets the digits, in place of the DTMF map and the agent."
         self.log: Any = house.logger(unique_id)
         self.tasks = Tasks(unique_id, self._task_failed, self.check_over)
         self.conduct = Conduct(self)
@@ -90,11 +93,6 @@ class Session:
         return f"<Session {self.unique_id} {self.state.phase.value}>"
 
     # -- for the call's two faces: the agent's and the conduct's
-
-    @property
-    def ended(self) -> bool:
-        """Whether the call is over."""
-        return self.state.phase is Phase.ENDED
 
     @property
     def leaving(self) -> bool:
@@ -122,48 +120,6 @@ class Session:
         if self.media is not None:
             self.media.close()
 
-    def can(self, verb: str) -> bool:
-        """Whether `verb` could work right now."""
-        if self.ended:
-            return False
-        control = self.control_now()
-        api = control is not None and control.capabilities.api
-        if verb == "listen":
-            return self.voice.hearing is not None
-        if verb == "execute":
-            return control is not None
-        if verb in ("say", "write"):
-            media = self.media_now()
-            return media is not None and (
-                media.dialect.downlink == "stream" or (api and media.dialect.downlink == "file")
-            )
-        return api
-
-    def media_now(self) -> MediaLeg | None:
-        """The stream, if it is up."""
-        return self.media if self.state.media is _UP else None
-
-    def control_now(self) -> ControlLeg | None:
-        """The control leg, if it is up."""
-        return self.control if self.control is not None and not self.control.closed else None
-
-    async def control_soon(self, patience_s: float) -> ControlLeg | None:
-        """The control leg, waited for where media came first and control may still come."""
-        if self.state.control is Leg.AWAITED and self.house.rules.control_expected:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience_s):
-                    await self.control_up.wait()
-        return self.control_now()
-
-    async def switch(self) -> ControlLeg:
-        """The control leg for a verb that needs the api. Raises: NotCapable: says what is missing."""
-        control = await self.control_soon(self.house.rules.warn_after_s)
-        if control is None:
-            raise NotCapable("the call has no control leg, and no inbound event socket is configured")
-        if not control.capabilities.api:
-            raise NotCapable("the dialplan's socket lacks `full`: write `socket HOST:PORT async full`")
-        return control
-
     @contextlib.asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
         """Bound a verb to the call's life: the end of the call wakes it with CallEnded."""
@@ -190,46 +146,25 @@ class Session:
         """How long ago the call ended, in seconds."""
         return self.house.clock() - self._gone_at
 
-    def note_state(self, state: str) -> None:
-        """Leave word on the channel of how it stands, for a gateway that comes back (`Desk.take_back`)."""
-        control = self.control_now()
-        if self.house.mark and control is not None and control.capabilities.api:
-            control.post(Api("uuid_setvar", f"{self.unique_id} dueto_state {state}"))
-
     def seal(self, sealed: bool) -> None:
         """Let no frame pass in either direction, whatever the phase: the caller is about to talk to somebody else."""
         self._sealed = sealed
         self.voice.open = self.state.phase in _AUDIBLE and not sealed
 
-    def cancel_b_leg(self) -> None:
-        """Kill the channel placed for this call, at once."""
-        unique_id, self.b_leg = self.b_leg, ""
-        self.kill(unique_id)
-
-    def kill(self, unique_id: str) -> None:
-        """Kill a channel that we placed, on every way there is: our own leg may be closing."""
-        control = self.control_now()
-        if control is not None and control.capabilities.api:
-            control.post(Api("uuid_kill", f"{unique_id} ORIGINATOR_CANCEL"))
-        self.registry.cancel(unique_id)
-
-    async def job(self, command: str, argument: str, *, timeout_s: float) -> str:
-        """Run what takes its time, where it stands in nobody's way: as a job of the inbound socket, or of our own leg.
-
-        Raises: NotCapable, CommandRefused, LegClosed, ReplyTimeout.
-        """
-        link = self.house.switch
-        if link is not None and link.up:
-            return await link.job(command, argument, timeout_s=timeout_s)
-        return await (await self.switch()).job(command, argument, timeout_s=timeout_s)
+    @contextlib.contextmanager
+    def gathering(self, take: Callable[[Dtmf], None]) -> Iterator[None]:
+        """Hand the caller's digits to `take` as long as the block runs. Raises: NotCapable: somebody else gathers."""
+        if self.gather_digit is not None:
+            raise NotCapable("digits are being gathered already")
+        self.gather_digit = take
+        try:
+            yield
+        finally:
+            self.gather_digit = None
 
     def has_playback(self) -> bool:
         """Whether the switch may be playing something for us."""
         return self.waiting_tone or self.voice.in_the_switch
-
-    def stream_base_url(self) -> str:
-        """`ws://HOST:PORT` under which the switch reaches us: configured, or as it did before."""
-        return self.house.rules.public_url or (self.media.base_url if self.media is not None else "")
 
     def journal(self, event: str, **fields: object) -> None:
         """Note something worth a log line."""
@@ -359,6 +294,8 @@ class Session:
     def _perform(self, action: Action, event: phase.Event, before: CallState) -> None:
         if action in _TELLS:
             name, told = _TELLS[action]
+            if action is Action.TELL_HELD:
+                told = Held("us" if self.holds else "caller")
             self.journal(name)
             self.seat.tell(told)
             if action in (Action.TELL_HELD, Action.TELL_RESUMED):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from dueto.call import phase
 from dueto.call.events import Custom, Dtmf
+from dueto.call.keys import press
 from dueto.wire.esl import Event
 
 if TYPE_CHECKING:
@@ -20,7 +21,11 @@ def _dtmf(session: "Session", event: Event) -> None:
         samples = event.get("DTMF-Duration", "0")
         duration_ms = int(samples) * 1000 // DTMF_HZ if samples.isdigit() else 0
         session.journal("dtmf", digit=digit, duration_ms=duration_ms)
-        session.seat.tell(Dtmf(digit, duration_ms))
+        pressed = Dtmf(digit, duration_ms)
+        if session.gather_digit is not None:
+            session.gather_digit(pressed)
+        elif not press(session, digit):
+            session.seat.tell(pressed)
 
 
 def _bridged(session: "Session", event: Event) -> None:

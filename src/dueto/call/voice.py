@@ -27,6 +27,7 @@ class Voice:
         self._queues: list[AudioQueue] = []
         self._ears: list[Ear] = []
         self._dropped_ms = 0
+        self._last = b""
 
     def begin(self, leg: MediaLeg) -> None:
         """The first stream is here: from its URL follow rate and mix, from its dialect the way down."""
@@ -89,6 +90,7 @@ class Voice:
             raise NotCapable("there is no media leg yet")
         if not session.can("say"):  # this module speaks through the control leg, which may only be late
             await session.control_soon(session.house.rules.warn_after_s)
+        self._last = pcm
         saying = self.player.say(pcm, interruptible=interruptible)
         heard = False
         try:
@@ -100,6 +102,11 @@ class Voice:
         finally:
             ms = len(pcm) * 1000 // (2 * session.rate_hz)
             session.journal("said", ms=ms, heard_ms=ms if heard else saying.heard_ms, interrupted=not heard)
+
+    async def say_again(self) -> None:
+        """Say once more what was said last. Raises: as `say`."""
+        if self._last:
+            await self.say(self._last)
 
     def interrupt(self) -> int:
         """Cut what is being said and may be cut; return the ms of it that were heard."""
