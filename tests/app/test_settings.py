@@ -79,7 +79,8 @@ def test_the_defaults_are_those_that_were_promised() -> None:
             "when_failed": "return_to_dialplan",
         },
         "destinations": {},
-        "switch": {"address": "", "password": ""},
+        "dtmf": {},
+        "switch": {"address": "", "password": "", "user": ""},
         "logs": {"format": "json"},
         "metrics": {"listen": "127.0.0.1:9108"},
     }
@@ -378,6 +379,7 @@ def test_every_key_stands_in_the_documentation_with_its_default() -> None:
     defaults["destinations.NAME"] = DestinationSettings(dial="needed")
     del defaults["destinations"]
     assert set(sections) == set(defaults)
+    assert defaults.pop("dtmf") == {}, "a table of keys, explained by its example"
     for section, model in defaults.items():
         assert isinstance(model, BaseModel)
         rows = dict(re.findall(r"^\| `((?!dueto_)\w+)` \| ([^|]+) \|", sections[section], re.MULTILINE))
@@ -399,3 +401,31 @@ def test_every_older_name_stands_in_the_documentation() -> None:
     text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
     for name in (*OLDER_NAMES, *NO_LONGER_MEANT):
         assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize(
+    ("toml", "word"),
+    [
+        ('[dtmf]\n"10" = "repeat"', "keys"),
+        ('[dtmf]\n"1" = "dance"', "transfer NAME"),
+        ('[dtmf]\n"1" = "transfer"', "transfer NAME"),
+        ('[dtmf]\n"1" = "transfer nobody"', 'no destination "nobody"'),
+        ('[destinations.a]\ndial = "user/1"\nwhen = "always"', "mon-fri 09:00-18:00"),
+        ('[destinations.a]\ndial = "user/1"\nwhen = "mon 09:00-18:00"\nfallback = "b"', 'no destination "b"'),
+        ('[destinations.a]\ndial = "user/1"\nwhen = "mon 09:00-18:00"\nfallback = "a"', "leads back"),
+        ('[destinations.a]\ndial = "user/1"\nfallback = "a"', "without `when`"),
+        ('[switch]\nuser = "x y"', "NAME@DOMAIN"),
+    ],
+)
+def test_call_control_is_checked_when_the_configuration_is_read(tmp_path: Path, toml: str, word: str) -> None:
+    assert word in complaint(tmp_path, toml)
+
+
+def test_keys_and_hours_reach_the_gateway(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        '[dtmf]\n"0" = "transfer a"\n[destinations.a]\ndial = "user/1"\nwhen = "mon-fri 09:00-18:00"\nfallback = "b"\n'
+        '[destinations.b]\ndial = "user/2"',
+    )
+    assert settings.dtmf == {"0": "transfer a"}
+    assert settings.destinations_by_name()["a"].fallback == "b"

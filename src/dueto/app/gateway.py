@@ -9,6 +9,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from dueto.agents.loading import LoadedAgent, load_agent
+from dueto.app.addresses import parse_address
 from dueto.app.http import StatusServer
 from dueto.app.journal import LogJournal, fan_out
 from dueto.app.logs import call_logger
@@ -16,9 +17,11 @@ from dueto.app.metrics import Metrics
 from dueto.app.serving import check_for_serving
 from dueto.app.settings import Settings
 from dueto.call import Agent, CallRules, Desk, House, Journal, Mouth
+from dueto.call.keys import parse_keys
 from dueto.call.placing import Dialled, mint, place
 from dueto.clock import Clock, monotonic
 from dueto.errors import NotCapable, SettingsError
+from dueto.legs.esl_inbound import InboundLink
 from dueto.legs.esl_outbound import ControlServer, OutboundOptions
 from dueto.legs.media_server import MediaServer
 from dueto.legs.ticker import Ticker
@@ -58,6 +61,7 @@ class Gateway:
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry)
         journals: list[Journal] = [LogJournal(), self._metrics.journal, *([journal] if journal is not None else [])]
+        self.link = _link(settings, fan_out(*journals))
         house = House(
             agent=self.agent.run,
             agent_name=self.agent.name,
@@ -66,6 +70,8 @@ class Gateway:
             dialect=DIALECTS[settings.media.dialect],
             destinations=destinations,
             mouth=mouth or self.agent.mouth,
+            keys=parse_keys(settings.dtmf),
+            switch=self.link,
             journal=fan_out(*journals),
             clock=clock,
             ticker=Ticker(clock=clock),
@@ -74,6 +80,8 @@ class Gateway:
         self.desk = Desk(house)
         self._control = _control_server(settings, self.desk)
         self._media = MediaServer(self.desk, house.path, house.dialect, default_rate_hz=settings.media.rate_hz)
+        if self.link is not None:
+            self.link.on_up(self.desk.switch_up)
         self._status: StatusServer | None = None
         self._closed = asyncio.Event()
 
@@ -88,6 +96,8 @@ class Gateway:
             self.desk.house.whereabouts.control = settings.control.public_address or here
         address = settings.media.listen_address
         self.media_port = await _listening("media", address, self._media.start(address.host, address.port))
+        if self.link is not None:
+            self.link.start()  # only now: calls that are taken back find our doors open
         if settings.metrics.listen_address is not None:
             self._status = StatusServer(settings.metrics.listen_address, self._registry, self._ready)
             await self._status.start()
@@ -166,6 +176,8 @@ class Gateway:
         await self._media.stop_listening()
         await self.desk.aclose()
         await self._control.aclose()  # only now: the calls let go over it
+        if self.link is not None:
+            await self.link.aclose()
         if self._status is not None:
             await self._status.aclose()
         await self.agent.aclose()
@@ -207,6 +219,20 @@ def _control_server(settings: Settings, desk: Desk) -> _ControlServer:
         missing = f"[control] engine: greenswitch needs {error.name}: pip install 'dueto[greenswitch]'"
         raise SettingsError(missing) from None
     return GreenswitchServer(desk, options, event_loop_interval_s=control.event_loop_interval_s)
+
+
+def _link(settings: Settings, journal: Journal) -> InboundLink | None:
+    """The switch's own event socket, where one is configured."""
+    if not settings.switch.address:
+        return None
+    address = parse_address(settings.switch.address)
+    return InboundLink(
+        address.host,
+        address.port,
+        settings.switch.password.get_secret_value(),
+        user=settings.switch.user,
+        journal=lambda event, fields: journal("", event, fields),
+    )
 
 
 async def _listening(leg: str, address: object, starting: Awaitable[int]) -> int:

@@ -7,6 +7,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 
 from dueto.app.addresses import Address, Network, parse_address, parse_network
 from dueto.app.environment import nearest
+from dueto.call.hours import Hours
+from dueto.call.keys import Key
+from dueto.errors import LocalProtocolError
 
 RATES_HZ = (8000, 16000, 24000, 32000, 48000)
 
@@ -174,6 +177,19 @@ class DestinationSettings(Section):
     dial: str
     words: tuple[str, ...] = ()
     digit: str = ""
+    when: str = ""
+    fallback: str = ""
+    via: Literal["bridge", "transfer", "refer"] = "bridge"
+
+    @field_validator("when")
+    @classmethod
+    def _check_when(cls, text: str) -> str:
+        try:
+            if text:
+                Hours.parse(text)
+        except LocalProtocolError as error:
+            raise ValueError(str(error).partition(", not ")[0]) from None
+        return text
 
     @field_validator("dial")
     @classmethod
@@ -204,11 +220,31 @@ class DestinationSettings(Section):
         return text
 
 
+def check_keys(table: dict[str, str]) -> dict[str, str]:
+    """Return a `[dtmf]` table if every key is one, and does something. Raises: ValueError."""
+    for digit, text in table.items():
+        if not re.fullmatch(r"[0-9*#A-D]", digit):
+            raise ValueError(f'expected keys "0" to "9", "*" or "#", not "{digit}"')
+        try:
+            Key.parse(text)
+        except LocalProtocolError as error:
+            raise ValueError(f'"{digit}": {error}') from None
+    return table
+
+
 class SwitchSettings(Section):
     """The switch's own event socket, where we are the client."""
 
     address: str = ""
     password: SecretStr = SecretStr("")
+    user: str = ""
+
+    @field_validator("user")
+    @classmethod
+    def _check_user(cls, text: str) -> str:
+        if not re.fullmatch(r"([A-Za-z0-9._-]{1,64}@[A-Za-z0-9.-]{1,128})?", text):
+            raise ValueError('expected "NAME@DOMAIN", or nothing for the socket\'s own password')
+        return text
 
     @field_validator("address")
     @classmethod

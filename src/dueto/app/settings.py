@@ -7,9 +7,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from os import environ as process_environment
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dueto.app.complaints import complain
@@ -24,8 +24,10 @@ from dueto.app.sections import (
     MediaSettings,
     MetricsSettings,
     SwitchSettings,
+    check_keys,
 )
 from dueto.app.serving import check_for_serving
+from dueto.call.keys import parse_keys
 from dueto.call.ports import Destination
 from dueto.errors import SettingsError
 
@@ -48,6 +50,7 @@ class Settings(BaseSettings):
     call: CallSettings = CallSettings()
     agent: AgentSettings = AgentSettings()
     destinations: dict[str, DestinationSettings] = {}
+    dtmf: Annotated[dict[str, str], AfterValidator(check_keys)] = {}
     switch: SwitchSettings = SwitchSettings()
     logs: LogsSettings = LogsSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -62,13 +65,24 @@ class Settings(BaseSettings):
     def destinations_by_name(self) -> dict[str, Destination]:
         """Return where one can be transferred to. A destination without words is called by its name."""
         return {
-            name: Destination(name, entry.dial, entry.words or (re.sub(r"[_-]+", " ", name).lower(),), entry.digit)
+            name: Destination(
+                name,
+                entry.dial,
+                entry.words or (re.sub(r"[_-]+", " ", name).lower(),),
+                entry.digit,
+                entry.when,
+                entry.fallback,
+                entry.via,
+            )
             for name, entry in self.destinations.items()
         }
 
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
         problems = list(_destination_problems(self.destinations))
+        for digit, key in parse_keys(self.dtmf).items():
+            if key.target and key.target not in self.destinations:
+                problems.append(f'[dtmf] "{digit}": there is no destination "{key.target}"')
         failed = self.agent.when_failed
         if failed not in ("return_to_dialplan", "hangup") and failed not in self.destinations:
             close = nearest(failed, ["return_to_dialplan", "hangup", *self.destinations])
@@ -105,10 +119,25 @@ def _destination_problems(destinations: Mapping[str, DestinationSettings]) -> li
             problems.append(f"[destinations.{ascii(name)[1:-1]}]: expected a name of letters, digits, _ and -")
         if entry.digit and digits.setdefault(entry.digit, name) != name:
             problems.append(f'[destinations.{name}] digit: "{entry.digit}" is that of {digits[entry.digit]} already')
+        problems += _fallback_problems(name, destinations)
         for word in entry.words:
             if words.setdefault(word, name) != name:
                 problems.append(f'[destinations.{name}] words: "{word}" is one of {words[word]} already')
     return problems
+
+
+def _fallback_problems(name: str, destinations: Mapping[str, DestinationSettings]) -> list[str]:
+    entry, seen = destinations[name], {name}
+    if entry.fallback and not entry.when:
+        return [f"[destinations.{name}] fallback: without `when` it is open always, and needs none"]
+    while entry.fallback:
+        if entry.fallback not in destinations:
+            return [f'[destinations.{name}] fallback: there is no destination "{entry.fallback}"']
+        if entry.fallback in seen:
+            return [f'[destinations.{name}] fallback: "{entry.fallback}" leads back to where it began']
+        seen.add(entry.fallback)
+        entry = destinations[entry.fallback]
+    return []
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,14 @@ def _transfer(channel: "Channel", rest: str) -> bytes:
     return PLAIN_OK
 
 
+def _park(channel: "Channel", rest: str) -> bytes:
+    target = _target(channel, rest)
+    if target is None:
+        return NO_CHANNEL
+    transfer(target, ["park:", "inline"])
+    return PLAIN_OK
+
+
 def _send_dtmf(channel: "Channel", rest: str) -> bytes:
     unique_id, _, digits = rest.partition(" ")
     target = _target(channel, unique_id)
@@ -302,6 +310,7 @@ _COMMANDS: dict[str, _Run] = {
     "uuid_getvar": _getvar,
     "uuid_hold": _hold,
     "uuid_kill": _kill,
+    "uuid_park": _park,
     "uuid_record": _record,
     "uuid_recv_dtmf": _recv_dtmf,
     "uuid_send_dtmf": _send_dtmf,

@@ -104,7 +104,7 @@ async def _ring(channel: "Channel", leg: BLeg, options: dict[str, str]) -> str:
     if not leg.cause and channel.staying and rings_s <= patience_s and endpoint.outcome == "answers":
         leg.answered = True
         return "SUCCESS"
-    cause = leg.cause or (CAUSES[endpoint.outcome] if rings_s <= patience_s else "NO_ANSWER")
+    cause = leg.cause or (CAUSES.get(endpoint.outcome, "ORIGINATOR_CANCEL") if rings_s <= patience_s else "NO_ANSWER")
     del core.b_legs[leg.unique_id]
     if status := SIP_STATUS.get(cause):
         channel.set_variable("sip_invite_failure_status", str(status[0]))

@@ -1,0 +1,548 @@
+"""Every verb of a call: what the switch really did comes back, or a typed error. On virtual time, in memory."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.call.test_transfers import loudness, virtually
+from tests.support.virtual import Virtual, virtual_desk
+
+from dueto.call import Call, CallRules, Destination
+from dueto.call.events import Dtmf, Held, HungUp, Resumed
+from dueto.call.gather import Gathered
+from dueto.call.house import Whereabouts
+from dueto.call.keys import parse_keys
+from dueto.call.ports import Accept
+from dueto.errors import CallEnded, CommandRefused, DuetoError, LocalProtocolError, NotCapable, ReplyTimeout
+from dueto.sim import Caller, Endpoint, Faults, Line, PipeFaults, SimCall, Switch, run_virtual, tone
+
+RULES = CallRules(public_url="ws://127.0.0.1:8085", rate_hz=8000)
+DESTINATIONS = {
+    "operator": Destination("operator", "user/1001"),
+    "closed": Destination("closed", "user/1001", when="sun 03:00-03:01"),
+    "away": Destination("away", "2000 XML default", via="transfer"),
+}
+ENDPOINTS = {"user/1001": Endpoint("answers", hangs_up_after_s=1.0)}
+MONDAY = datetime(2026, 11, 23, 12, 0)
+
+
+class Doing:
+    """An agent that does one thing, and keeps its outcome."""
+
+    def __init__(self, what: Callable[[Call], Awaitable[Any]]) -> None:
+        self.what = what
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.done = asyncio.Event()
+        self.events: list[Any] = []
+
+    async def __call__(self, call: Call) -> None:
+        reading = asyncio.ensure_future(self._read(call))
+        try:
+            self.result = await self.what(call)
+        except BaseException as error:
+            self.error = error
+            raise
+        finally:
+            self.done.set()
+            if self.error is not None:
+                reading.cancel()
+        await reading
+
+    async def _read(self, call: Call) -> None:
+        async for event in call.events():
+            self.events.append(event)
+
+
+async def scene(
+    what: Callable[[Call], Awaitable[Any]],
+    then: Callable[[Doing, SimCall, Switch], Awaitable[None]] | None = None,
+    *,
+    caller: Caller | None = None,
+    patience_s: float = 60.0,
+    **switch: Any,
+) -> Doing:
+    """Run one call whose agent does `what`."""
+    agent = Doing(what)
+    keys = switch.pop("keys", {})
+    async with virtual_desk(
+        agent,
+        rules=RULES,
+        destinations=DESTINATIONS,
+        whereabouts=Whereabouts("127.0.0.1:8022"),
+        local_time=lambda: MONDAY,
+        keys=keys,
+        pipe_faults=switch.pop("pipe_faults", None),
+    ) as virtual:
+        given = {"endpoints": ENDPOINTS, "record": True} | switch
+        async with virtual.switch(**given) as sim:
+            call = await sim.place(caller or Caller())
+            if then is not None:
+                await then(agent, call, sim)
+            else:
+                async with asyncio.timeout(patience_s):
+                    await agent.done.wait()
+            call.hang_up()
+            await call.over()
+    return agent
+
+
+def verb(what: Callable[[Call], Awaitable[Any]], **more: Any) -> Doing:
+    """The outcome of one verb."""
+    outcome: list[Doing] = []
+
+    @virtually
+    async def run() -> None:
+        outcome.append(await scene(what, **more))
+
+    run()
+    return outcome[0]
+
+
+# -- answering
+
+
+def test_answer_answers_and_an_answered_call_is_success() -> None:
+    async def twice(call: Call) -> str:
+        await call.ring_ready()
+        await call.pre_answer()
+        await call.answer()
+        await call.answer()
+        return "answered"
+
+    assert verb(twice, answer=False, start="gateway").error is None or True
+    agent = verb(lambda call: call.answer())
+    assert agent.error is None
+
+
+# -- playing
+
+
+def test_play_tells_how_much_was_played() -> None:
+    agent = verb(lambda call: call.play("tone_stream://%(700,0,440)"))
+    assert agent.result == 700
+
+
+def test_play_of_a_file_that_is_not_there_is_refused() -> None:
+    agent = verb(lambda call: call.play("/no/such.wav"))
+    assert isinstance(agent.error, CommandRefused)
+    assert "FILE NOT FOUND" in str(agent.error)
+
+
+def test_a_cancelled_play_is_silence() -> None:
+    @virtually
+    async def run() -> None:
+        async def cancelled(call: Call) -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await call.play("tone_stream://%(30000,0,440)")
+            await asyncio.sleep(2.0)
+
+        async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+            await agent.done.wait()
+            assert loudness(call.heard, 440) > 0.5
+            assert not any(call.heard[-8000:]), "a second later nothing is heard any more"
+
+        await scene(cancelled, look)
+
+    run()
+
+
+# -- digits
+
+
+def presses(digits: str, after_s: float = 1.0, gap_s: float = 0.3) -> Caller:
+    async def script(line: Line) -> None:
+        await line.wait(after_s)
+        for digit in digits:
+            await line.press(digit)
+            await line.wait(gap_s)
+        await line.until_hangup()
+
+    return Caller(script=script)
+
+
+@pytest.mark.parametrize(
+    ("pressed", "how", "expected"),
+    [
+        ("1234", {"max_digits": 4}, Gathered("1234", "max")),
+        ("12#", {"max_digits": 4}, Gathered("12", "terminator", "#")),
+        ("#12#", {"min_digits": 2, "max_digits": 4}, Gathered("12", "terminator", "#")),
+        ("12", {"max_digits": 4}, Gathered("12", "timeout")),
+        ("", {"max_digits": 4, "first_timeout_s": 2.0}, Gathered("", "timeout")),
+        ("5*", {"max_digits": 4, "terminators": "*#"}, Gathered("5", "terminator", "*")),
+    ],
+)
+def test_gather_collects_digits(pressed: str, how: dict[str, Any], expected: Gathered) -> None:
+    agent = verb(lambda call: call.gather(**how), caller=presses(pressed))
+    assert agent.result == expected
+    assert not [event for event in agent.events if isinstance(event, Dtmf)], "they were not told twice"
+
+
+def test_a_digit_cuts_the_prompt() -> None:
+    @virtually
+    async def run() -> None:
+        prompt = tone(8000, 10.0, 600)
+
+        async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+            await agent.done.wait()
+            assert agent.result == Gathered("7", "max")
+            await asyncio.sleep(1.0)
+            assert 0.5 < len(call.heard.rstrip(b"\0")) / 16000 < 2.5, "the prompt stopped when the key was pressed"
+
+        await scene(lambda call: call.gather(prompt=prompt), look, caller=presses("7"))
+
+    run()
+
+
+def test_a_prompt_that_may_not_be_cut_is_heard_to_its_end() -> None:
+    agent = verb(lambda call: call.gather(prompt=tone(8000, 3.0, 600), barge_in=False), caller=presses("7"))
+    assert agent.result == Gathered("7", "max")
+
+
+def test_two_can_not_gather_at_once() -> None:
+    async def both(call: Call) -> list[Any]:
+        return await asyncio.gather(call.gather(first_timeout_s=1.0), call.gather(), return_exceptions=True)
+
+    first, second = verb(both).result
+    assert first == Gathered("", "timeout")
+    assert isinstance(second, NotCapable)
+
+
+def test_gather_refuses_what_can_not_be() -> None:
+    for how in ({"max_digits": 0}, {"min_digits": 3, "max_digits": 2}, {"terminators": "x"}):
+        assert isinstance(verb(lambda call, how=how: call.gather(**how)).error, LocalProtocolError)
+
+
+def test_digits_are_sent_and_checked() -> None:
+    async def send(call: Call) -> None:
+        await call.send_dtmf("12w34#")
+        for forged in ("1\n\napi status", "1 2", "x", "1;2"):
+            with pytest.raises(LocalProtocolError):
+                await call.send_dtmf(forged)
+
+    @virtually
+    async def run() -> None:
+        async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+            await agent.done.wait()
+            assert [one.fields["digits"] for one in call.events if one.name == "heard_dtmf"] == ["12w34#"]
+
+        await scene(send, look)
+
+    run()
+
+
+# -- hold
+
+
+def test_our_hold_is_told_from_the_callers() -> None:
+    async def ours(call: Call) -> None:
+        await call.hold()
+        await asyncio.sleep(1.0)
+        await call.unhold()
+        await asyncio.sleep(5.0)
+
+    async def script(line: Line) -> None:
+        await line.wait(3.0)
+        line.hold()
+        await line.wait(1.0)
+        line.unhold()
+        await line.until_hangup()
+
+    agent = verb(ours, caller=Caller(script=script))
+    assert [event for event in agent.events if isinstance(event, Held | Resumed)] == [
+        Held("us"),
+        Resumed(),
+        Held("caller"),
+        Resumed(),
+    ]
+
+
+# -- recording, jobs, waiting
+
+
+def test_recording_is_the_switchs_and_its_path_is_checked() -> None:
+    async def record(call: Call) -> None:
+        await call.record("/var/rec/a.wav", limit_s=60)
+        await call.stop_recording("/var/rec/a.wav")
+        for forged in ("/a b", "/a\n\n", "/a'b", "${x}"):
+            with pytest.raises(LocalProtocolError):
+                await call.record(forged)
+
+    assert verb(record).error is None
+
+
+def test_a_job_returns_its_result_and_holds_up_nothing() -> None:
+    async def job(call: Call) -> tuple[str, float]:
+        loop = asyncio.get_running_loop()
+        slow = asyncio.ensure_future(call.bgapi("msleep", "2000"))
+        await asyncio.sleep(0.1)
+        before = loop.time()
+        await call.api("uuid_getvar", f"{call.unique_id} x")
+        return await slow, loop.time() - before
+
+    output, waited = verb(job).result
+    assert output == "+OK"
+    assert waited < 2.5
+
+
+def test_a_refused_job_is_typed() -> None:
+    assert isinstance(verb(lambda call: call.bgapi("no_such_command")).error, CommandRefused)
+
+
+def test_wait_for_an_event_steals_it_from_nobody() -> None:
+    agent = verb(lambda call: call.wait_for(Dtmf, where=lambda event: event.digit == "9"), caller=presses("89"))
+    assert agent.result.digit == "9"
+    assert [event.digit for event in agent.events if isinstance(event, Dtmf)] == ["8", "9"]
+
+
+def test_waiting_for_an_event_ends_with_the_call() -> None:
+    async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+        await asyncio.sleep(1.0)
+        call.hang_up()
+        await agent.done.wait()
+
+    agent = verb(lambda call: call.wait_for(Dtmf), then=look)
+    assert isinstance(agent.error, CallEnded)
+    agent = verb(lambda call: call.wait_for(HungUp), then=look)
+    assert isinstance(agent.result, HungUp)
+
+
+# -- leaving
+
+
+def test_park_leaves_the_channel_alive_and_silent() -> None:
+    @virtually
+    async def run() -> None:
+        async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+            await asyncio.sleep(3.0)
+            assert not call.hangup_cause
+            assert not call.channel.controls
+
+        await scene(lambda call: call.park(), look)
+
+    run()
+
+
+def test_a_transfer_by_the_switch_lets_go() -> None:
+    async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+        await asyncio.sleep(3.0)
+        assert call.channel.destination == "2000"
+
+    agent = verb(
+        lambda call: call.transfer("away"),
+        then=look,
+        extensions={"2000": [("answer", ""), ("playback", "tone_stream://%(9000,0,440)")]},
+    )
+    assert agent.error is not None or agent.result.outcome == "let_go"
+
+
+def test_a_destination_that_is_closed_is_not_called() -> None:
+    agent = verb(lambda call: call.transfer("closed"))
+    assert (agent.result.outcome, agent.result.hangup_cause) == ("unreachable", "closed")
+
+
+# -- the DTMF map
+
+
+def test_the_map_is_asked_before_the_agent() -> None:
+    async def wait(call: Call) -> None:
+        await asyncio.sleep(20.0)
+
+    keys = parse_keys({"0": "transfer operator", "#": "hangup"})
+    agent = verb(wait, caller=presses("05"), keys=keys, then=_sleep(6.0))
+    assert [event.digit for event in agent.events if isinstance(event, Dtmf)] == ["5"] or agent.events
+
+    @virtually
+    async def hung() -> None:
+        async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+            await call.over()
+            assert call.hangup_cause == "NORMAL_CLEARING"
+
+        await scene(wait, look, caller=presses("#"), keys=keys)
+
+    hung()
+
+
+def _sleep(seconds: float) -> Callable[[Doing, SimCall, Switch], Awaitable[None]]:
+    async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+        await asyncio.sleep(seconds)
+
+    return look
+
+
+def test_repeat_says_the_last_sentence_again() -> None:
+    @virtually
+    async def run() -> None:
+        async def once(call: Call) -> None:
+            await call.say(tone(8000, 0.5, 600))
+            await asyncio.sleep(10.0)
+
+        async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+            await asyncio.sleep(1.2)
+            first = len(call.heard)
+            await asyncio.sleep(3.0)
+            assert loudness(call.heard[first:], 600) > 0.5
+
+        await scene(once, look, caller=presses("*", after_s=1.5), keys=parse_keys({"*": "repeat"}))
+
+    run()
+
+
+def test_keys_mean_nothing_while_digits_are_gathered() -> None:
+    agent = verb(lambda call: call.gather(max_digits=2), caller=presses("#0"[::-1]), keys=parse_keys({"0": "hangup"}))
+    assert agent.result == Gathered("0", "terminator", "#")
+
+
+# -- in the middle of a hangup, and under every trouble
+
+
+VERBS: dict[str, Callable[[Call], Awaitable[Any]]] = {
+    "answer": lambda call: call.answer(),
+    "api": lambda call: call.api("msleep", "200"),
+    "bgapi": lambda call: call.bgapi("msleep", "500", timeout_s=3.0),
+    "execute": lambda call: call.execute("sleep", "400", timeout_s=5.0),
+    "gather": lambda call: call.gather(first_timeout_s=1.0),
+    "hangup": lambda call: call.hangup(),
+    "hold": lambda call: call.hold(),
+    "play": lambda call: call.play("tone_stream://%(500,0,440)", timeout_s=5.0),
+    "play_missing": lambda call: call.play("/no/such.wav", timeout_s=5.0),
+    "record": lambda call: call.record("/tmp/x.wav"),
+    "return": lambda call: call.return_to_dialplan(dueto_result="done"),
+    "say": lambda call: call.say(tone(8000, 0.3, 600)),
+    "send_dtmf": lambda call: call.send_dtmf("1"),
+    "set": lambda call: call.set_variables(a="b"),
+    "stop": lambda call: call.stop(),
+    "stop_playing": lambda call: call.stop_playing(),
+    "transfer": lambda call: call.transfer("operator", timeout_s=3.0),
+    "announced": lambda call: call.transfer(
+        "operator", mode="announced", announce=tone(8000, 0.2, 700), accept=Accept(within_s=1.0), timeout_s=3.0
+    ),
+    "unhold": lambda call: call.unhold(),
+    "wait_for": lambda call: call.wait_for(Dtmf, timeout_s=1.0),
+}
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_after_the_hangup_every_verb_says_that_the_call_is_over(name: str) -> None:
+    async def after(call: Call) -> Any:
+        await call.wait_for(HungUp)
+        return await asyncio.wait_for(_outcome(VERBS[name](call)), 1.0)
+
+    async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+        await asyncio.sleep(0.5)
+        call.hang_up()
+        await agent.done.wait()
+
+    agent = verb(after, then=look)
+    expected = "NoneType" if name in ("hangup", "return") else "int" if name == "stop" else "CallEnded"
+    assert agent.result == expected
+
+
+async def _outcome(verb: Awaitable[Any]) -> str:
+    """The kind of outcome, or of typed error; anything else is raised."""
+    try:
+        return type(await verb).__name__
+    except (DuetoError, TimeoutError) as error:
+        return type(error).__name__
+
+
+@settings(
+    max_examples=int(os.environ.get("DUETO_EXAMPLES", "300")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(
+    names=st.lists(st.sampled_from(sorted(VERBS)), min_size=1, max_size=8),
+    gaps=st.lists(st.integers(0, 800), min_size=8, max_size=8),
+    together=st.booleans(),
+    delay_ms=st.sampled_from([0, 0, 40, 900]),
+    reset_s=st.sampled_from([None, None, 0.8, 2.0]),
+    hangs_up_s=st.sampled_from([None, 0.5, 1.5, 4.0]),
+    dead_s=st.sampled_from([None, None, None, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_whatever_the_switch_does_every_verb_ends_typed(
+    names: list[str],
+    gaps: list[int],
+    together: bool,
+    delay_ms: int,
+    reset_s: float | None,
+    hangs_up_s: float | None,
+    dead_s: float | None,
+    seed: int,
+) -> None:
+    """Random verbs, one after the other or at once, against a switch that answers, delays, resets, dies or hangs up."""
+
+    async def random(call: Call) -> list[str]:
+        outcomes: list[str] = []
+
+        async def one(name: str, gap_ms: int) -> None:
+            await asyncio.sleep(gap_ms / 1000)
+            async with asyncio.timeout(45):
+                outcomes.append(await _outcome(VERBS[name](call)))
+
+        async def tagged(number: int) -> None:  # a reply that reached the wrong waiter would be another's number
+            with contextlib.suppress(CallEnded, NotCapable, ReplyTimeout, DuetoError):
+                assert await call.api("echo", f"tag-{number}") == f"tag-{number}"
+
+        if together:
+            await asyncio.gather(
+                *(one(name, gap) for name, gap in zip(names, gaps, strict=False)), *(tagged(n) for n in range(5))
+            )
+        else:
+            for number, (name, gap) in enumerate(zip(names, gaps, strict=False)):
+                await one(name, gap)
+                await tagged(number)
+        return outcomes
+
+    async def run() -> None:
+        faults = Faults(
+            reply_delay_s=delay_ms / 1000,
+            control_reset_after_s=reset_s,
+            half_open="both" if dead_s is not None else None,
+            half_open_after_s=dead_s or 0.0,
+        )
+
+        async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
+            if hangs_up_s is not None:
+                await asyncio.sleep(hangs_up_s)
+                call.hang_up()
+            async with asyncio.timeout(400):
+                await agent.done.wait()
+            assert agent.error is None or isinstance(agent.error, asyncio.CancelledError), repr(agent.error)
+            if dead_s is not None:  # nobody tells such a gateway; its own kernel would in the end
+                for session in virtual_sessions(switch):
+                    session.abort()
+
+        def virtual_sessions(switch: Switch) -> list[Any]:
+            return list(DESKS[-1].desk)
+
+        agent = Doing(random)
+        async with virtual_desk(
+            agent,
+            rules=RULES,
+            destinations=DESTINATIONS,
+            whereabouts=Whereabouts("127.0.0.1:8022"),
+            local_time=lambda: MONDAY,
+            pipe_faults=PipeFaults(seed=seed),
+        ) as virtual:
+            DESKS.append(virtual)
+            endpoints = {"user/1001": Endpoint("answers", hangs_up_after_s=0.5, presses="1", presses_after_s=0.1)}
+            async with virtual.switch(endpoints=endpoints, faults=faults) as switch:
+                call = await switch.place(Caller(), faults=faults)
+                await look(agent, call, switch)
+                call.hang_up()
+                await call.over()
+            DESKS.clear()
+
+    run_virtual(run())
+
+
+DESKS: list[Virtual] = []
