@@ -403,6 +403,15 @@ def test_keys_mean_nothing_while_digits_are_gathered() -> None:
 # -- in the middle of a hangup, and under every trouble
 
 
+async def _held(call: Call) -> None:
+    """Who is on hold hears nothing, and a `say` waits for its end; so it has one."""
+    try:
+        await call.hold()
+    finally:
+        with contextlib.suppress(DuetoError):
+            await call.unhold()
+
+
 VERBS: dict[str, Callable[[Call], Awaitable[Any]]] = {
     "answer": lambda call: call.answer(),
     "api": lambda call: call.api("msleep", "200"),
@@ -410,7 +419,7 @@ VERBS: dict[str, Callable[[Call], Awaitable[Any]]] = {
     "execute": lambda call: call.execute("sleep", "400", timeout_s=5.0),
     "gather": lambda call: call.gather(first_timeout_s=1.0),
     "hangup": lambda call: call.hangup(),
-    "hold": lambda call: call.hold(),
+    "hold": lambda call: _held(call),
     "play": lambda call: call.play("tone_stream://%(500,0,440)", timeout_s=5.0),
     "play_missing": lambda call: call.play("/no/such.wav", timeout_s=5.0),
     "record": lambda call: call.record("/tmp/x.wav"),

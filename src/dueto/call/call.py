@@ -140,7 +140,8 @@ class Call:
     async def say(self, what: str | bytes, *, interruptible: bool = True) -> None:
         """Say a text (through the gateway's mouth) or L16 mono at the call's rate; return when it was HEARD.
 
-        Cancelling it is silence. Raises: Interrupted: `stop()` cut it off; NotCapable: no mouth, or no way down.
+        On hold it waits for the end of the hold. Cancelling it is silence.
+        Raises: Interrupted: `stop()` cut it off; NotCapable: no mouth, no way down, or the caller is bridged.
         """
         async with self._session.alive():
             pcm = what

@@ -155,8 +155,8 @@ class Conduct:
         if destination is None:
             session.journal("transfer", target=target, outcome="unreachable", cause="closed", took_ms=0)
             return TransferResult("unreachable", "closed")
-        if session.state.phase is phase.Phase.TRANSFERRING:
-            raise NotCapable("a transfer of this call is under way")
+        if session.state.phase in (phase.Phase.TRANSFERRING, phase.Phase.BRIDGED):
+            raise NotCapable("the caller is being transferred, or talks to somebody else, already")
         began = session.house.clock()
         session.happen(phase.TransferBegan())
         session.journal("transferring", target=target, mode=mode)

@@ -88,6 +88,8 @@ class Voice:
         session = self._session
         if self.player is None:
             raise NotCapable("there is no media leg yet")
+        if session.state.phase is Phase.BRIDGED:
+            raise NotCapable("the caller talks to somebody else, and hears nothing of us")
         if not session.can("say"):  # this module speaks through the control leg, which may only be late
             await session.control_soon(session.house.rules.warn_after_s)
         self._last = pcm
