@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
-from dueto.call.events import CallEvent, HungUp
+from dueto.call.events import CallEvent, Held, HungUp, Resumed
 from dueto.call.gather import Gathered, gather
 from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
@@ -34,6 +34,8 @@ Verb = Literal[
     "write",
 ]
 Happened = TypeVar("Happened", bound=CallEvent)
+HELD_S = 3.0
+"How long a hold may take to be told."
 DTMF = re.compile(r"[0-9A-D*#wW]{1,128}")
 
 
@@ -228,16 +230,36 @@ class Call:
         return await self.transfer(target, timeout_s=timeout_s)
 
     async def hold(self, music: str = "") -> None:
-        """Put the caller on hold, with the switch's hold music, another sound of its own, or `silence`."""
-        self._session.holds = True
-        if music:
-            await self.set_variables(hold_music=checked(music, "music"))
-        await self.api("uuid_hold", self.unique_id)
+        """Put the caller on hold, with the switch's hold music, another sound of its own, or `silence`.
+
+        Returns when the switch has done it; a caller who is on hold already is success. Raises: ReplyTimeout.
+        """
+        async with self._session.alive():
+            self._session.holds = True
+            if music:
+                await self.set_variables(hold_music=music)
+            if not self._session.state.held:
+                await self._held(Held, self.unique_id)
 
     async def unhold(self) -> None:
-        """Take the caller back."""
-        await self.api("uuid_hold", f"off {self.unique_id}")
-        self._session.holds = False
+        """Take the caller back; returns when the switch has done it. Raises: ReplyTimeout."""
+        async with self._session.alive():
+            if self._session.state.held:
+                await self._held(Resumed, f"off {self.unique_id}")
+            self._session.holds = False
+
+    async def _held(self, kind: type[CallEvent], argument: str) -> None:
+        """`uuid_hold` says +OK whatever becomes of it: only its event tells."""
+        done = asyncio.Event()
+        with self._session.seat.tapped(lambda event: done.set() if isinstance(event, kind) else None):
+            await self.api("uuid_hold", argument)
+            if self._session.control_now() is None:
+                return  # over the inbound socket no event of a hold comes
+            try:
+                async with asyncio.timeout(HELD_S):
+                    await done.wait()
+            except TimeoutError:
+                raise ReplyTimeout(f"the switch told of no {kind.__name__.lower()} within {HELD_S} s") from None
 
     async def answer(self) -> None:
         """Answer the call; one that is answered already is success. Raises: CommandRefused: it is not answered."""

@@ -5,14 +5,13 @@ import re
 from typing import TYPE_CHECKING
 
 from dueto.audio import frame_bytes
-from dueto.sim.endpoints import CAUSES, DIALSTATUS, SIP_STATUS, Endpoint
+from dueto.sim.endpoints import CAUSES, DIALSTATUS, SIP_STATUS, Endpoint, endpoint_of
 from dueto.sim.sounds import Sound, load
 
 if TYPE_CHECKING:
     from dueto.sim.channel import Channel
 
 _OPTIONS = re.compile(r"^\s*([{\[<])(.*?)[}\]>]")
-_UNREACHABLE = Endpoint("unreachable", answer_after_s=0.02)
 
 
 class BLeg:
@@ -58,7 +57,7 @@ async def bridge(channel: "Channel", argument: str) -> bool:
     channel.set_variable("originate_disposition", "failure")
     channel.set_variable("DIALSTATUS", "INVALIDARGS")
     for dial in dials:
-        endpoint = channel.core.endpoints.get(dial, _UNREACHABLE)
+        endpoint = endpoint_of(dial, channel.core.endpoints)
         leg = BLeg(channel, options.get("origination_uuid") or channel.core.new_uuid(), dial, endpoint)
         cause = await _ring(channel, leg, options)
         if cause == "SUCCESS" or not channel.up:

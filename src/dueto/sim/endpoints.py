@@ -1,5 +1,6 @@
 """Who may be called by `bridge`, and what they do."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,3 +46,19 @@ DIALSTATUS = {
     "ORIGINATOR_CANCEL": "CANCEL",
 }
 "What `variable_DIALSTATUS` says; any other cause stands there itself."
+
+
+def endpoint_of(dial: str, endpoints: Mapping[str, Endpoint]) -> Endpoint:
+    """Who answers `dial`: a configured endpoint, the far half of a loopback channel, or nobody.
+
+    Of `loopback/ACTIONS/CONTEXT/inline` only this is looked at: whether it hangs up, answers, or lets it ring.
+    """
+    if (found := endpoints.get(dial)) is not None:
+        return found
+    if not dial.startswith("loopback/"):
+        return Endpoint("unreachable", answer_after_s=0.02)
+    if "hangup:USER_BUSY" in dial:
+        return Endpoint("busy", answer_after_s=0.1)
+    if "ring_ready" in dial:
+        return Endpoint("no_answer")
+    return Endpoint("answers", answer_after_s=0.1)

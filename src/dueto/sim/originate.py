@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 _LINE = re.compile(r"(?:\{(?P<options>[^}]*)\})?(?P<dial>\S+)\s+(?P<what>&(?P<app>\w+)\((?P<argument>.*)\)|\S+)\s*")
 _PAIR = re.compile(r"\s*([^=,]+)=('[^']*'|[^,]*)(?:,|$)")
-_LOOPBACK = Endpoint("answers", answer_after_s=0.02)
-_NOBODY = Endpoint("unreachable", answer_after_s=0.02)
 USAGE = (
     b"-USAGE: <call_url> <exten>|&<application_name>(<app_args>) [<dialplan>] [<context>] [<cid_name>] [<cid_num>]\n"
 )
@@ -49,10 +47,6 @@ class Originate:
         """The conference that the far half of a loopback channel sits in; empty: it is no such channel."""
         found = re.fullmatch(r"loopback/conference:([^@/]+)(?:@[^/]*)?/[^/]*/inline", self.dial)
         return found[1] if found else ""
-
-    def endpoint(self, endpoints: Mapping[str, Endpoint]) -> Endpoint:
-        """Who is called."""
-        return endpoints.get(self.dial, _LOOPBACK if self.dial.startswith("loopback/") else _NOBODY)
 
     def caller(self, endpoint: Endpoint, unique_id: str) -> Caller:
         """The channel as a caller: its telephone is the endpoint, its number is who calls it."""

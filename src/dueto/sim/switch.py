@@ -17,7 +17,7 @@ from dueto.sim.caller import Caller
 from dueto.sim.channel import Channel
 from dueto.sim.core import Action, Core
 from dueto.sim.doors import Doors, TcpDoors
-from dueto.sim.endpoints import Endpoint
+from dueto.sim.endpoints import Endpoint, endpoint_of
 from dueto.sim.faults import NO_FAULTS, Faults
 from dueto.sim.inbound import OPEN, Access, InboundConnection
 from dueto.sim.originate import USAGE, Originate, ring
@@ -142,7 +142,7 @@ class Switch:
         unique_id = asked.options.get("origination_uuid") or core.new_uuid()
         if unique_id in core.channels:
             return b"-ERR DUPLICATE_UUID\n"  # read in the source, not seen
-        endpoint = asked.endpoint(self._endpoints)
+        endpoint = endpoint_of(asked.dial, self._endpoints)
         result: asyncio.Future[bytes] = core.loop.create_future()
         actions = list(asked.actions) or list(self._extensions.get(asked.extension, ()))
         caller = asked.caller(endpoint, unique_id)

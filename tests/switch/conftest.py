@@ -1,0 +1,122 @@
+"""A switch to test against: the one that DUETO_SWITCH names, or a simulated one on real sockets.
+
+    DUETO_SWITCH=127.0.0.1:8021 DUETO_SWITCH_PASSWORD=... pytest tests/switch
+
+DUETO_SWITCH_GATEWAY: the address of this machine as the switch sees it (127.0.0.1).
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+from tests.support.running import Listening, Running, running
+
+from dueto.call import Agent, CallRules, Destination
+from dueto.call.house import Whereabouts
+from dueto.call.placing import mint
+from dueto.legs.esl_inbound import EVENTS, InboundLink
+from dueto.legs.ports import SwitchLink
+from dueto.sim import Access, Switch
+from dueto.wire.esl import Event
+
+PASSWORD = "the tests' own"
+ANSWERS = "loopback/m:^:answer^park/default/inline"
+BUSY = "loopback/hangup:USER_BUSY/default/inline"
+RINGS = "loopback/m:^:ring_ready^sleep:60000/default/inline"
+DESTINATIONS = {
+    "answers": Destination("answers", ANSWERS),
+    "busy": Destination("busy", BUSY),
+    "rings": Destination("rings", RINGS),
+}
+
+
+@dataclass
+class Scene:
+    """A gateway, a switch's inbound socket, and the calls that were placed."""
+
+    gateway: Running
+    link: InboundLink
+    address: str
+    placed: list[str] = field(default_factory=list)
+
+    async def place(self) -> str:
+        """Place a call whose one side is connected to the gateway; return its Unique-ID."""
+        unique_id = mint()
+        self.placed.append(unique_id)
+        argument = f"{{origination_uuid={unique_id}}}{ANSWERS} &socket('{self.address} async full')"
+        assert await self.link.job("originate", argument) == f"+OK {unique_id}"
+        return unique_id
+
+    def gone(self, unique_id: str) -> Awaitable[Event]:
+        """Resolves with the CHANNEL_HANGUP_COMPLETE of a channel; ask before it goes."""
+        found: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+
+        def look(event: Event) -> None:
+            if event.name == "CHANNEL_HANGUP_COMPLETE" and not found.done():
+                found.set_result(event)
+
+        self.link.watch(unique_id, look)
+        return asyncio.wait_for(found, 15)
+
+    async def remove_all(self) -> None:
+        """Remove every channel that was placed, by us or by the gateway."""
+        for session in self.gateway.desk:
+            if session.b_leg:
+                self.placed.append(session.b_leg)
+            self.placed.append(session.unique_id)
+        for unique_id in self.placed:
+            if await self.link.exists(unique_id):
+                await self.link.api("uuid_kill", unique_id)
+
+
+Scenery = Callable[[Agent], "AsyncExitStack"]
+
+
+@asynccontextmanager
+async def scene(agent: Agent) -> AsyncIterator[Scene]:
+    """Stand a gateway up, and a link to the switch."""
+    named, host = os.environ.get("DUETO_SWITCH", ""), os.environ.get("DUETO_SWITCH_GATEWAY", "127.0.0.1")
+    password = os.environ.get("DUETO_SWITCH_PASSWORD", PASSWORD)
+    where = Whereabouts()
+    holder = _Later()
+    rules = CallRules(stream_start="gateway", rate_hz=8000, public_url="ws://set.below")
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(
+            running(agent, rules=rules, destinations=DESTINATIONS, whereabouts=where, switch=holder)
+        )
+        where.control = f"{host}:{gateway.control_port}"
+        rules = replace(gateway.desk.house.rules, public_url=f"ws://{host}:{gateway.media_port}")
+        gateway.desk.house = replace(gateway.desk.house, rules=rules)
+        if not named:
+            switch = await stack.enter_async_context(Switch(control="", media_url=""))
+            named = f"127.0.0.1:{await switch.listen_inbound(access=Access(password))}"
+        switch_host, _, port = named.rpartition(":")
+        link = holder.link = InboundLink(switch_host, int(port), password, events=(*EVENTS, "CHANNEL_HOLD"))
+        link.start()
+        stack.push_async_callback(link.aclose)
+        async with asyncio.timeout(10):
+            await link.wait_up()
+        placed = Scene(gateway, link, where.control)
+        stack.push_async_callback(placed.remove_all)
+        yield placed
+
+
+class _Later:
+    """A link that is made after the desk that uses it."""
+
+    link: InboundLink
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.link, name)
+
+
+@pytest.fixture
+def listening() -> Listening:
+    """An agent that only listens."""
+    return Listening()
+
+
+__all__ = ["ANSWERS", "Scene", "SwitchLink", "scene"]
