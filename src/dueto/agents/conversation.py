@@ -235,7 +235,8 @@ class Conversation:
         What the caller says or presses meanwhile was not said to us: it is forgotten. Raises: CallEnded: the hangup.
         """
         transfer = asyncio.create_task(
-            self._call.transfer(destination.name), name=f"{self._call.unique_id} transfer to {destination.name}"
+            self._call.transfer(destination.name, announce=self._sentences.for_you(destination)),
+            name=f"{self._call.unique_id} transfer to {destination.name}",
         )
         left = False
         try:

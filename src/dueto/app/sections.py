@@ -179,6 +179,7 @@ class DestinationSettings(Section):
     digit: str = ""
     when: str = ""
     fallback: str = ""
+    mode: Literal["blind", "announced", "attended"] = "blind"
     via: Literal["bridge", "transfer", "refer"] = "bridge"
 
     @field_validator("when")

@@ -72,6 +72,7 @@ class Settings(BaseSettings):
                 entry.digit,
                 entry.when,
                 entry.fallback,
+                entry.mode,
                 entry.via,
             )
             for name, entry in self.destinations.items()

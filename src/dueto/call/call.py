@@ -187,14 +187,14 @@ class Call:
         self,
         target: str,
         *,
-        mode: Mode = "blind",
+        mode: Mode | None = None,
         announce: str | bytes | Announce | None = None,
         accept: Accept | None = None,
         introduce: str | Callable[["Call"], Awaitable[None]] | None = None,
         ringback: str = "",
         timeout_s: float = 30.0,
     ) -> TransferResult:
-        """Connect the caller with a destination of the configuration.
+        """Connect the caller with a destination of the configuration, in the `mode` that it names, or this one.
 
         `blind`: the other side rings while the caller waits; busy, no answer or unreachable bring him back.
         `announced`: the caller hears hold music (`ringback`: another sound of the switch, or `silence`) while the other
@@ -220,7 +220,7 @@ class Call:
                 mode,
                 announce=announce,
                 accept=accept or Accept(),
-                introduce=meet if mode == "attended" else None,
+                introduce=meet,
                 ringback=ringback,
                 timeout_s=timeout_s,
             )

@@ -138,7 +138,7 @@ class Conduct:
     async def transfer(
         self,
         target: str,
-        mode: Mode,
+        mode: Mode | None,
         *,
         announce: str | bytes | Announce | None,
         accept: Accept,
@@ -157,6 +157,7 @@ class Conduct:
             return TransferResult("unreachable", "closed")
         if session.state.phase in (phase.Phase.TRANSFERRING, phase.Phase.BRIDGED):
             raise NotCapable("the caller is being transferred, or talks to somebody else, already")
+        mode = mode or destination.mode
         began = session.house.clock()
         session.happen(phase.TransferBegan())
         session.journal("transferring", target=target, mode=mode)
@@ -171,7 +172,7 @@ class Conduct:
                     destination,
                     announce=announce,
                     accept=accept,
-                    introduce=introduce,
+                    introduce=introduce if mode == "attended" else None,
                     ringback=ringback,
                     timeout_s=timeout_s,
                 ).run()

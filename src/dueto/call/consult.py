@@ -14,7 +14,7 @@ from dueto.call.events import Dtmf, HungUp, Speech
 from dueto.call.placing import Dialled, mint, place
 from dueto.call.ports import Accept, Announce, Destination, TransferResult
 from dueto.call.three_way import ThreeWay
-from dueto.errors import CallEnded, CommandRefused, DuetoError, Interrupted, ReplyTimeout
+from dueto.errors import CallEnded, CommandRefused, DuetoError, Interrupted, NotCapable, ReplyTimeout
 from dueto.legs.originate import without_breakers
 from dueto.wire.esl import Api, Event
 
@@ -55,6 +55,7 @@ class Consultation:
         self._introduce = introduce
         self._ringback = ringback
         self._timeout_s = timeout_s
+        self._words: list[bytes] = []
         self._sip_code: int | None = None
         self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
@@ -65,6 +66,7 @@ class Consultation:
         if self._introduce is not None:
             ThreeWay.check(session)
         session.b_leg = unique_id = mint()
+        self._words = await self._spoken()  # what can't be said is found before anybody's telephone rings
         link = session.house.switch
         unwatch = link.watch(unique_id, self._other_side) if link is not None else None
         session.seal(True)  # the caller hears the switch's music, and the agent speaks to somebody else
@@ -175,10 +177,9 @@ class Consultation:
         return "gone"
 
     async def _speak(self, other: "Call") -> Answer:
-        for what in (self._announce if not callable(self._announce) else None, self._accept.prompt):
-            if what:
-                with contextlib.suppress(Interrupted):
-                    await other.say(what)
+        for pcm in self._words:
+            with contextlib.suppress(Interrupted):
+                await other.say(pcm)
         await asyncio.sleep(self._accept.within_s)
         return "accepted" if self._accept.silence == "accept" else "declined"
 
@@ -186,6 +187,19 @@ class Consultation:
         answer = await asyncio.shield(self._answer)
         self._session.journal("transfer_answered", answer=answer)
         return answer
+
+    async def _spoken(self) -> list[bytes]:
+        """Return what the other side is told, as L16. Raises: NotCapable: it is text, and there is no mouth for it."""
+        words: list[bytes] = []
+        for what in (None if callable(self._announce) else self._announce, self._accept.prompt):
+            if isinstance(what, str) and what:
+                mouth = self._session.house.mouth
+                if mouth is None:
+                    raise NotCapable("no mouth is configured to announce a text: announce L16, and Accept(prompt='')")
+                words.append(await mouth.speak(what, self._session.rate_hz))
+            elif isinstance(what, bytes):
+                words.append(what)
+        return words
 
     def _other_side(self, event: Event) -> None:
         """An event of the channel being placed, told by the inbound socket: it alone knows the SIP status."""

@@ -58,6 +58,8 @@ class Destination:
     "When somebody is there, `mon-fri 09:00-18:00`, by this machine's clock; empty: always."
     fallback: str = ""
     "The destination that takes its calls outside of these hours; empty: none."
+    mode: "Mode" = "blind"
+    "How one is transferred to it, where the agent does not say."
     via: Literal["bridge", "transfer", "refer"] = "bridge"
     """How a blind transfer goes: `bridge` keeps the caller until the other side answers; `transfer` (`dial` is
     `EXTENSION [DIALPLAN [CONTEXT]]`) and `refer` (`dial` is a SIP URI) hand him over and know no more."""

@@ -53,6 +53,8 @@ class SimCall:
         "Everything that happened, in order; empty where the switch was told not to record."
         self.bridged_to = ""
         "The Unique-ID of the leg the caller was connected with last."
+        self.bridged_dial = ""
+        "The dial string that leg was called by."
         self.ended_in = ""
         "The dialplan's last application, for a call whose gateway let it go."
         self.error: Exception | None = None
@@ -144,6 +146,7 @@ class SimCall:
         if name == "CHANNEL_BRIDGE" and leg == "control":
             other = self.channel.b_leg or self.channel.peer
             self.bridged_to = other.unique_id if other is not None else ""
+            self.bridged_dial = other.dial if other is not None else ""
             self.line.was_bridged()
         elif name == "dialplan":
             self.ended_in = fields["application"]

@@ -37,6 +37,8 @@ class Channel(Face):
         self.peer: Channel | None = None
         "The channel that `uuid_bridge` connected it with."
         self.bridge_first = False
+        self.dial = ""
+        "The dial string that `originate` called it by."
         self.room: Room | None = None
         "The conference it is in."
         self.far_room: Room | None = None

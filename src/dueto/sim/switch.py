@@ -153,7 +153,9 @@ class Switch:
                 room = channel.far_room = enter(channel, asked.conference)
                 channel.on_hangup.append(lambda: leave(channel, room))
 
-        self._admit(core, SimCall(core, caller, actions, unique_id, self._faults, ring=rings))
+        call = SimCall(core, caller, actions, unique_id, self._faults, ring=rings)
+        call.channel.dial = asked.dial
+        self._admit(core, call)
         return result
 
     async def aclose(self) -> None:

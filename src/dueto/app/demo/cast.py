@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,10 +22,32 @@ DESTINATIONS = (
     Destination("support", "user/1002", ("support", "technical support"), "2"),
     Destination("billing", "user/1003", ("billing", "accounting"), "3"),
 )
-TELEPHONES: Mapping[str, Endpoint] = {
-    destination.dial: Endpoint(answer_after_s=0.4, says=LINES / f"{destination.name}.wav")
-    for destination in DESTINATIONS
-}
+
+
+def telephones(busy: Collection[str] = (), announced: Collection[str] = ()) -> dict[str, Endpoint]:
+    """Return who can be called, and what they do: answer and speak, be busy, or take an announced call and speak."""
+    return {
+        destination.dial: Endpoint("busy")
+        if destination.name in busy
+        else Endpoint(answer_after_s=0.4, script=_takes(destination.name))
+        if destination.name in announced
+        else Endpoint(answer_after_s=0.4, says=LINES / f"{destination.name}.wav")
+        for destination in DESTINATIONS
+    }
+
+
+def _takes(name: str) -> Callable[[Line], Awaitable[None]]:
+    """Somebody who hears the announcement out, presses 1, and speaks once connected."""
+
+    async def script(line: Line) -> None:
+        await line.hears_speech()
+        await line.hears_silence(PAUSE_MS)
+        await line.press("1")
+        await line.bridged()
+        await line.say(LINES / f"{name}.wav")
+        await line.until_hangup()
+
+    return script
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +109,10 @@ class Role:
     script: Script
     expected: Outcome
     dialect: Literal["audio_stream", "audio_stream-binary"] = "audio_stream-binary"
+    busy: frozenset[str] = frozenset()
+    "Destinations whose telephone is busy."
+    announced: frozenset[str] = frozenset()
+    "Destinations that are told who is coming, and press 1."
     patience_s: float = 20.0
     "How long the caller waits for an answer of any kind before hanging up."
 
@@ -108,6 +134,21 @@ async def _speaks_then_presses(actor: Actor, lines: Lines) -> None:
 async def _asks_for_something_else(actor: Actor, lines: Lines) -> None:
     await actor.hears_out()
     await actor.say(lines["pizza"])
+    await actor.hears_out()
+    await actor.say(lines["billing"])
+    await actor.talks_with_whoever_answers()
+
+
+async def _asks_for_another_department(actor: Actor, lines: Lines) -> None:
+    await actor.hears_out()
+    await actor.say(lines["sales"])
+    await actor.hears_out()  # "one moment"
+    await actor.hears_out()  # "sales is not free"
+    await actor.say(lines["billing"])
+    await actor.talks_with_whoever_answers()
+
+
+async def _asks_for_billing(actor: Actor, lines: Lines) -> None:
     await actor.hears_out()
     await actor.say(lines["billing"])
     await actor.talks_with_whoever_answers()
@@ -155,6 +196,26 @@ RECEPTIONIST_ROLES = (
         "Dave",
         _hangs_up,
         Outcome(),
+    ),
+    Role(
+        "5-busy",
+        "Asks for somebody who is busy",
+        "The transfer meets busy: the caller is the agent's again, which says so and asks on.",
+        "5551005",
+        "Erin",
+        _asks_for_another_department,
+        Outcome(asked_again=True, chosen_by="speech", transferred_to="billing", refused_by="sales"),
+        busy=frozenset({"sales"}),
+    ),
+    Role(
+        "6-announced",
+        "Is announced before being connected",
+        "The caller hears ringing while the other side hears who is coming, and takes the call by pressing 1.",
+        "5551006",
+        "Frank",
+        _asks_for_billing,
+        Outcome(chosen_by="speech", transferred_to="billing", announced=True),
+        announced=frozenset({"billing"}),
     ),
 )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dueto.agents.loading import LoadedAgent, load_agent
-from dueto.app.demo.cast import DESTINATIONS, TELEPHONES, Actor, Lines, Role
+from dueto.app.demo.cast import DESTINATIONS, Actor, Lines, Role, telephones
 from dueto.app.demo.narrator import narrated
 from dueto.app.demo.notebook import Notebook
 from dueto.app.demo.story import Story
@@ -66,19 +66,19 @@ async def _perform(
     placed: Callable[[OnStage], None],
 ) -> list[Story]:
     async with AsyncExitStack() as stack:
-        houses: dict[str, tuple[Gateway, Switch]] = {}
-        for dialect in dict.fromkeys(role.dialect for role in roles):
-            settings = _settings(dialect)
+        houses: dict[object, tuple[Gateway, Switch]] = {}
+        for role in {_house(role): role for role in roles}.values():
+            settings = _settings(role)
             gateway = await stack.enter_async_context(
-                Gateway(settings, agent=narrated(agent, notebook), journal=notebook.journal)
+                Gateway(settings, agent=narrated(agent, notebook), mouth=agent.mouth, journal=notebook.journal)
             )
-            houses[dialect] = gateway, await stack.enter_async_context(_switch(gateway, dialect, seed=len(houses)))
+            houses[_house(role)] = gateway, await stack.enter_async_context(_switch(gateway, role, seed=len(houses)))
         running = []
         async with asyncio.TaskGroup() as tasks:
             for number, role in enumerate(roles):
                 if number:
                     await asyncio.sleep(apart_s)
-                on_stage = await _place(role, houses[role.dialect][1], lines, notebook)
+                on_stage = await _place(role, houses[_house(role)][1], lines, notebook)
                 placed(on_stage)
                 tasks.create_task(_see_through(on_stage.call))
                 running.append(on_stage)
@@ -90,29 +90,42 @@ async def _perform(
         return [_story(on_stage, notebook, first) for on_stage in running]
 
 
-def _settings(dialect: str) -> Settings:
+def _house(role: Role) -> object:
+    """Return what tells the gateways and switches of the calls apart."""
+    return role.dialect, role.busy, role.announced
+
+
+def _settings(role: Role) -> Settings:
     """A gateway on free ports, and nothing from this machine's environment."""
     return load_settings(
         None,
         {
             "control": {"listen": "127.0.0.1:0"},
-            "media": {"listen": "127.0.0.1:0", "dialect": dialect, "secret": secrets.token_hex(16)},
+            "media": {"listen": "127.0.0.1:0", "dialect": role.dialect, "secret": secrets.token_hex(16)},
             "metrics": {"listen": ""},
-            "destinations": {d.name: {"dial": d.dial, "words": list(d.words), "digit": d.digit} for d in DESTINATIONS},
+            "destinations": {
+                d.name: {
+                    "dial": d.dial,
+                    "words": list(d.words),
+                    "digit": d.digit,
+                    "mode": "announced" if d.name in role.announced else "blind",
+                }
+                for d in DESTINATIONS
+            },
         },
         {},
     )
 
 
-def _switch(gateway: Gateway, dialect: Literal["audio_stream", "audio_stream-binary"], *, seed: int) -> Switch:
+def _switch(gateway: Gateway, role: Role, *, seed: int) -> Switch:
     settings = gateway.settings
     path = settings.media.path
     return Switch(
         f"127.0.0.1:{gateway.control_port}",
         f"ws://127.0.0.1:{gateway.media_port}{path}?rate={settings.media.rate_hz}&mix=mono&token={{token}}",
         secret=settings.media.secret.get_secret_value(),
-        dialect=dialect,
-        endpoints=TELEPHONES,
+        dialect=role.dialect,
+        endpoints=telephones(role.busy, role.announced),
         seed=seed,  # the same one makes the same ids
     )
 

@@ -17,6 +17,10 @@ class Outcome:
     "What led to the transfer."
     transferred_to: str = ""
     "The destination whose telephone was connected with the caller, and was heard."
+    refused_by: str = ""
+    "The destination that was tried before, and did not take the call."
+    announced: bool = False
+    "Whoever answered was told who is coming, and took the call by pressing a key."
     digits: str = ""
     "Keys that reached the agent."
     heard_itself: bool = False
@@ -29,8 +33,12 @@ class Outcome:
         parts = []
         if self.asked_again:
             parts.append("asked again")
+        if self.refused_by:
+            parts.append(f"{self.refused_by} did not take it")
         if self.transferred_to:
             parts.append(f"transferred to {self.transferred_to} by {self.chosen_by}")
+        if self.announced:
+            parts.append("announced, and accepted by key")
         if self.heard_itself:
             parts.append("heard itself")
         if self.digits and not self.transferred_to:

@@ -72,6 +72,9 @@ def outcome_of(call: SimCall, notes: Sequence[Note], telephones: Mapping[str, st
         asked_again=_asked_again(turns),
         chosen_by=_choice(turns) if target else "",
         transferred_to=target,
+        refused_by=_refused(notes),
+        announced=bool(target)
+        and any(n.name == "transfer_answered" and n.fields["answer"] == "accepted" for n in notes),
         digits="".join(str(note.fields["digit"]) for note in notes if note.lane == "gateway" and note.name == "dtmf"),
         heard_itself=not target and echoes(call.said, call.heard, call.rate_hz),
         hung_up_by="caller" if by_caller else "agent" if by_agent else "switch",
@@ -86,12 +89,13 @@ def _reached(call: SimCall, notes: Sequence[Note], telephones: Mapping[str, str]
         return ""
     if sounding_s(call.heard, call.rate_hz, bridged_at - call.placed_at + LEAD_S) < ANSWERED_S:
         return ""
-    dialled = [
-        str(note.fields.get("Application-Data", ""))
-        for note in notes
-        if note.name == "CHANNEL_EXECUTE" and note.fields.get("Application") == "bridge" and note.at <= bridged_at
-    ]
-    return next((name for name, dial in telephones.items() if dialled and dialled[-1].endswith(dial)), "")
+    return next((name for name, dial in telephones.items() if call.bridged_dial.endswith(dial)), "")
+
+
+def _refused(notes: Sequence[Note]) -> str:
+    """Return the destination that a transfer did not reach; empty: none."""
+    tried = [note for note in notes if note.lane == "gateway" and note.name == "transfer"]
+    return next((str(note.fields["target"]) for note in tried if note.fields["outcome"] != "bridged"), "")
 
 
 def _asked_again(turns: Sequence[Note]) -> bool:

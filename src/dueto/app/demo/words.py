@@ -60,6 +60,8 @@ _WORDS: dict[tuple[str, str], Callable[[Fields], str]] = {
     ("gateway", "agent_started"): lambda f: f"agent {f['name']} starts",
     ("gateway", "agent_failed"): lambda f: f"agent failed: {f['error']}",
     ("gateway", "bridged"): lambda f: "bridged: agent is deaf and silent",
+    ("gateway", "announcing"): lambda f: "tells the other side who is coming",
+    ("gateway", "transfer_answered"): lambda f: f"other side: {f['answer']}",
     ("gateway", "unbridged"): lambda f: "unbridged",
     ("gateway", "hungup"): _hung_up,
     ("gateway", "call_ended"): lambda f: "both legs let go",
