@@ -93,9 +93,10 @@ class ScriptedCall:
         self._cut.set()
         return 120
 
-    async def transfer(self, name: str, *, mode: str = "blind", timeout_s: float = 30.0) -> TransferResult:
+    async def transfer(self, name: str, *, announce: str = "", timeout_s: float = 30.0) -> TransferResult:
         self._alive()
         self.transferred.append(name)
+        assert announce.startswith("A caller for ")
         if self._turns and self._turns[0].on == RINGING:
             self._do(self._turns.pop(0))
             for _ in range(10):  # it rings on for a while

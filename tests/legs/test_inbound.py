@@ -13,7 +13,7 @@ from tests.support.links import PASSWORD, link_to, linked
 
 from dueto.errors import CommandRefused, DuetoError, LegClosed, LocalProtocolError, RemoteProtocolError, ReplyTimeout
 from dueto.legs.esl_inbound import DEAD_S, InboundLink, parse_channels
-from dueto.sim import Access, Caller, Endpoint, Faults, Switch, run_virtual
+from dueto.sim import Access, Caller, Endpoint, Faults, Switch, User, run_virtual
 from dueto.wire.esl.switch_end import encode_api_response, encode_goodbye, encode_reply
 
 
@@ -54,7 +54,7 @@ async def test_it_logs_in_over_tcp_and_finds_the_channels() -> None:
 
 async def test_a_user_logs_in_with_userauth() -> None:
     async with Switch(control="") as switch:
-        access = Access("other", users=(("dueto@example.org", PASSWORD),))
+        access = Access("other", users=(User("dueto@example.org", PASSWORD),))
         port = await switch.listen_inbound(access=access)
         link = InboundLink("127.0.0.1", port, PASSWORD, user="dueto@example.org")
         link.start()
@@ -77,6 +77,18 @@ async def test_who_is_not_let_in_is_told_why_in_a_sentence(access: Access, word:
         assert PASSWORD not in reason
         with pytest.raises(LegClosed):
             await link.api("status")
+        await link.aclose()
+
+
+async def test_a_user_who_may_not_have_our_events_is_told_which() -> None:
+    noted = Noted()
+    async with Switch(control="") as switch:
+        access = Access("other", users=(User("dueto@example.org", PASSWORD, events=("CHANNEL_CREATE",)),))
+        port = await switch.listen_inbound(access=access)
+        link = InboundLink("127.0.0.1", port, PASSWORD, user="dueto@example.org", journal=noted)
+        link.start()
+        async with asyncio.timeout(10):
+            assert "BACKGROUND_JOB" in str((await noted.until("switch_refused"))["reason"])
         await link.aclose()
 
 

@@ -272,7 +272,9 @@ class InboundLink:
                 await self._connect(connection)
             async with asyncio.timeout(OPEN_S):
                 await connection.logged_in
-                await connection.send(Subscribe(self._events))
+                subscribed = await connection.send(Subscribe(self._events))
+            if isinstance(subscribed, Reply) and not subscribed.ok:
+                raise LogInRefused(f"our user may not have the events we need: {' '.join(self._events)}")
             self._connection, self.up, stood = connection, True, True
             self._stands.set()
             self._journal("switch_up", {})

@@ -15,7 +15,7 @@ from dueto.sim.doors import (
 )
 from dueto.sim.endpoints import Endpoint
 from dueto.sim.faults import Faults
-from dueto.sim.inbound import Access, InboundConnection
+from dueto.sim.inbound import Access, InboundConnection, User
 from dueto.sim.pipes import MemoryTransport, PipeFaults, pipe
 from dueto.sim.sounds import NoSuchSound, tone
 from dueto.sim.switch import Switch
@@ -45,6 +45,7 @@ __all__ = [
     "Switch",
     "TcpDoors",
     "UpgradeRefused",
+    "User",
     "VirtualTimeDeadlock",
     "VirtualTimeLoop",
     "pipe",

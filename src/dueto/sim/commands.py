@@ -129,9 +129,8 @@ def _resume(control: "ControlConnection", _block: CommandBlock, _rest: str) -> b
 
 
 def _log(_control: "ControlConnection", _block: CommandBlock, rest: str) -> bytes:
-    levels = ("CONSOLE", "ALERT", "CRIT", "ERR", "WARNING", "NOTICE", "INFO", "DEBUG")
-    number = int(rest) if rest.isdigit() and int(rest) < len(levels) else 7
-    return encode_reply(f"+OK log level {levels[number]} [{number}]")
+    number = int(rest) if rest.isdigit() and int(rest) < 8 else 7
+    return encode_reply(f"+OK log level {rest} [{number}]")
 
 
 def _nolog(_control: "ControlConnection", _block: CommandBlock, _rest: str) -> bytes:
