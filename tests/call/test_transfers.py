@@ -18,7 +18,7 @@ from dueto.call import Call, CallRules, Destination, TransferResult
 from dueto.call.events import Bridged, CallEvent, ControlJoined, HungUp, Unbridged
 from dueto.call.house import Whereabouts
 from dueto.call.ports import Accept
-from dueto.errors import CallEnded
+from dueto.errors import CallEnded, NotCapable
 from dueto.sim import Caller, Endpoint, Line, SimCall, Switch, run_virtual, tone
 
 RULES = CallRules(public_url="ws://127.0.0.1:8085", rate_hz=8000)
@@ -260,7 +260,9 @@ async def test_a_cancelled_transfer_kills_the_other_side_and_the_agent_goes_on()
     done: list[str] = []
 
     async def agent(call: Call) -> None:
-        transfer = asyncio.ensure_future(call.transfer("operator", mode="announced", announce=SAID_TO_B))
+        transfer = asyncio.ensure_future(
+            call.transfer("operator", mode="announced", announce=SAID_TO_B, accept=Accept(prompt=""))
+        )
         await asyncio.sleep(2.0)
         transfer.cancel()
         await asyncio.gather(transfer, return_exceptions=True)
@@ -398,6 +400,17 @@ async def test_an_attended_transfer_whose_agent_fails_brings_the_caller_out_of_t
         await a.done()
         await b.done()
         assert loudness(a.heard[-9600:], 900) > 0.5, "the agent has its caller back"
+
+
+@virtually
+async def test_what_can_not_be_said_is_found_before_anybodys_telephone_rings() -> None:
+    agent = Transferring(announce="A caller for you.")
+    async with desk(agent) as virtual, virtual.switch(record=True, endpoints={}) as switch:
+        a = await switch.place(Caller())
+        await until(virtual, "agent_failed")
+        assert isinstance(agent.error, NotCapable)
+        assert list(switch.calls) == [a.unique_id]
+        a.hang_up()
 
 
 def test_levels() -> None:

@@ -431,7 +431,11 @@ VERBS: dict[str, Callable[[Call], Awaitable[Any]]] = {
     "stop_playing": lambda call: call.stop_playing(),
     "transfer": lambda call: call.transfer("operator", timeout_s=3.0),
     "announced": lambda call: call.transfer(
-        "operator", mode="announced", announce=tone(8000, 0.2, 700), accept=Accept(within_s=1.0), timeout_s=3.0
+        "operator",
+        mode="announced",
+        announce=tone(8000, 0.2, 700),
+        accept=Accept(prompt="", within_s=1.0),
+        timeout_s=3.0,
     ),
     "unhold": lambda call: call.unhold(),
     "wait_for": lambda call: call.wait_for(Dtmf, timeout_s=1.0),

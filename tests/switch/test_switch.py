@@ -167,7 +167,10 @@ async def test_an_attended_transfer_ends_with_the_two_together() -> None:
 
 
 async def test_the_callers_hangup_during_an_announcement_ends_the_other_side() -> None:
-    agent = Doing(lambda call: call.transfer("answers", mode="announced", announce=tone(8000, 20.0, 700), timeout_s=10))
+    accept = Accept(prompt="")
+    agent = Doing(
+        lambda call: call.transfer("answers", mode="announced", announce=tone(8000, 20.0, 700), accept=accept)
+    )
     async with scene(agent) as here:
         unique_id = await here.place()
         b_leg = str((await here.gateway.until_noted("announcing"))["b_leg"])

@@ -62,7 +62,7 @@ def dueto_options(
 ) -> None:
     """A dual-mode voice-AI gateway for FreeSWITCH: Event Socket control and WebSocket media, joined into one call.
 
-    Begin with `dueto demo`: four telephone calls on this machine, nothing else needed.
+    Begin with `dueto demo`: six telephone calls on this machine, nothing else needed.
     """
 
 
@@ -121,7 +121,7 @@ def serve(
 
 @app.command(
     epilog="**Example**: `dueto demo --out /tmp/calls && xdg-open /tmp/calls/calls.html`",
-    short_help="Hear it: four telephone calls on this machine.",
+    short_help="Hear it: six telephone calls on this machine.",
 )
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where recordings, time lines and calls.html go.")] = Path(
@@ -132,7 +132,7 @@ def demo(
         typer.Option(help="Who answers: the offline receptionist, or one that only repeats (needs no extra)."),
     ] = "receptionist",
 ) -> None:
-    """Run four overlapping telephone calls through the real gateway, on loopback sockets.
+    """Run six overlapping telephone calls through the real gateway, on loopback sockets.
 
     A simulated switch opens both legs of each call. The callers' speech is recorded, what becomes of each call is
     decided by what the agent hears. Ends with code 1 if a call went another way than it should.
