@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from dueto.app.gateway import Gateway as Gateway
     from dueto.app.settings import Settings as Settings
     from dueto.app.settings import load_settings as load_settings
+    from dueto.call import Accept as Accept
     from dueto.call import Agent as Agent
     from dueto.call import Call as Call
     from dueto.call import Destination as Destination
+    from dueto.call import Dialled as Dialled
+    from dueto.call import Gathered as Gathered
+    from dueto.call import Presence as Presence
     from dueto.call import TransferResult as TransferResult
     from dueto.call.events import Bridged as Bridged
     from dueto.call.events import CallEvent as CallEvent
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "dueto.app.gateway": ("Gateway",),
     "dueto.app.settings": ("Settings", "load_settings"),
-    "dueto.call": ("Agent", "Call", "Destination", "TransferResult"),
+    "dueto.call": ("Accept", "Agent", "Call", "Destination", "Dialled", "Gathered", "Presence", "TransferResult"),
     "dueto.call.events": (
         "Bridged",
         "CallEvent",

@@ -11,6 +11,7 @@ from dueto.call.gather import Gathered, gather
 from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
 from dueto.call.ports import Accept, Announce, Ear, Mode, TransferResult
+from dueto.call.presence import Presence, presence
 from dueto.call.session import Session
 from dueto.errors import CallEnded, CommandRefused, LocalProtocolError, NotCapable, ReplyTimeout
 from dueto.wire.esl import Api, Event, checked
@@ -389,6 +390,14 @@ class Call:
         """Run an api command, on the control leg or over the inbound socket. Raises: CommandRefused: -ERR."""
         async with self._session.alive():
             return await self._session.api(command, argument, timeout_s=timeout_s)
+
+    async def extension(self, extension: str) -> Presence:
+        """Whether an extension is registered, and idle. Raises: NotCapable: no inbound event socket is configured."""
+        async with self._session.alive():
+            link = self._session.house.switch
+            if link is None:
+                raise NotCapable("presence needs the switch's own event socket: [switch] address and password")
+            return await presence(link, extension)
 
     async def bgapi(self, command: str, argument: str = "", *, timeout_s: float = 30.0) -> str:
         """Run an api command that takes its time, as a background job, and return its result.

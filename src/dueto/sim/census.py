@@ -23,7 +23,7 @@ def show_channels(core: "Core") -> bytes:
             "application_data": channel.variables.get("current_application_data", ""),
             "dialplan": "XML",
             "context": "default",
-            "presence_id": f"{channel.number}@127.0.0.1",
+            "presence_id": f"{channel.destination if channel.originated else channel.number}@127.0.0.1",
             "callstate": channel.call_state,
         }
         for channel in core.channels.values()
