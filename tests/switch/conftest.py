@@ -76,7 +76,7 @@ Scenery = Callable[[Agent], "AsyncExitStack"]
 
 
 @asynccontextmanager
-async def scene(agent: Agent) -> AsyncIterator[Scene]:
+async def scene(agent: Agent, *, engine: str = "native") -> AsyncIterator[Scene]:
     """Stand a gateway up, and a link to the switch."""
     named, host = os.environ.get("DUETO_SWITCH", ""), os.environ.get("DUETO_SWITCH_GATEWAY", "127.0.0.1")
     password = os.environ.get("DUETO_SWITCH_PASSWORD", PASSWORD)
@@ -85,7 +85,7 @@ async def scene(agent: Agent) -> AsyncIterator[Scene]:
     rules = CallRules(stream_start="gateway", rate_hz=8000, public_url="ws://set.below")
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(
-            running(agent, rules=rules, destinations=DESTINATIONS, whereabouts=where, switch=holder)
+            running(agent, engine=engine, rules=rules, destinations=DESTINATIONS, whereabouts=where, switch=holder)
         )
         where.control = f"{host}:{gateway.control_port}"
         rules = replace(gateway.desk.house.rules, public_url=f"ws://{host}:{gateway.media_port}")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from tests.contract.engines import ENGINES
 from tests.support.running import Listening
 from tests.switch.conftest import scene
 
@@ -132,14 +133,15 @@ async def test_hold_and_unhold() -> None:
         await agent.listening.saw(Resumed)
 
 
+@pytest.mark.parametrize("engine", sorted(ENGINES))
 @pytest.mark.parametrize(("digit", "outcome"), [("1", "bridged"), ("2", "declined")])
-async def test_an_announced_transfer_is_accepted_or_declined_by_digit(digit: str, outcome: str) -> None:
+async def test_an_announced_transfer_is_accepted_or_declined_by_digit(digit: str, outcome: str, engine: str) -> None:
     agent = Doing(
         lambda call: call.transfer(
             "answers", mode="announced", announce=HELLO, accept=Accept(prompt=""), ringback="silence", timeout_s=10
         )
     )
-    async with scene(agent) as here:
+    async with scene(agent, engine=engine) as here:
         unique_id = await here.place()
         b_leg = str((await here.gateway.until_noted("announcing"))["b_leg"])
         here.placed.append(b_leg)
