@@ -63,13 +63,8 @@ class Transferring:
 
 
 def desk(agent: Any, **more: Any) -> Any:
-    return virtual_desk(
-        agent,
-        rules=RULES,
-        destinations=DESTINATIONS,
-        whereabouts=Whereabouts("127.0.0.1:8022"),
-        **more,
-    )
+    given = {"rules": RULES, "destinations": DESTINATIONS, "whereabouts": Whereabouts("127.0.0.1:8022")} | more
+    return virtual_desk(agent, **given)
 
 
 def loudness(audio: bytes, hz: float, rate_hz: int = 8000) -> float:
@@ -307,6 +302,26 @@ async def test_when_the_other_side_hangs_up_after_the_bridge_the_caller_is_the_a
         await a.done()
         assert [type(event) for event in heard if not isinstance(event, ControlJoined)] == [Bridged, Unbridged, HungUp]
         assert loudness(a.heard[-9600:], 900) > 0.5
+
+
+@pytest.mark.parametrize("mode", ["blind", "announced"])
+def test_the_callers_channel_ends_with_the_other_one_where_the_destination_says_so(mode: str) -> None:
+    @virtually
+    async def scene() -> None:
+        agent = Transferring(mode=mode)
+        table = {"operator": Destination("operator", "user/1001", after="hangup")}
+        how = {"presses": "1", "presses_after_s": 1.0} if mode == "announced" else {}
+        operator = Endpoint("answers", answer_after_s=0.3, hangs_up_after_s=3.0, **how)  # type: ignore[arg-type]
+        async with desk(agent, destinations=table) as virtual:
+            async with virtual.switch(record=True, endpoints={"user/1001": operator}) as switch:
+                a = await switch.place(Caller())
+                async with asyncio.timeout(20):
+                    await a.done()
+                assert a.hangup_cause == "NORMAL_CLEARING"
+        assert agent.result is not None
+        assert agent.result.ok
+
+    scene()
 
 
 @virtually

@@ -7,7 +7,7 @@ DUETO_SWITCH_GATEWAY: the address of this machine as the switch sees it (127.0.0
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +18,6 @@ from dueto.call import Agent, CallRules, Destination
 from dueto.call.house import Whereabouts
 from dueto.call.placing import mint
 from dueto.legs.esl_inbound import EVENTS, InboundLink
-from dueto.legs.ports import SwitchLink
 from dueto.sim import Access, Switch
 from dueto.wire.esl import Event
 
@@ -72,9 +71,6 @@ class Scene:
                 await self.link.api("uuid_kill", unique_id)
 
 
-Scenery = Callable[[Agent], "AsyncExitStack"]
-
-
 @asynccontextmanager
 async def scene(agent: Agent, *, engine: str = "native") -> AsyncIterator[Scene]:
     """Stand a gateway up, and a link to the switch."""
@@ -117,6 +113,3 @@ class _Later:
 def listening() -> Listening:
     """An agent that only listens."""
     return Listening()
-
-
-__all__ = ["ANSWERS", "Scene", "SwitchLink", "scene"]

@@ -180,6 +180,7 @@ class DestinationSettings(Section):
     when: str = ""
     fallback: str = ""
     mode: Literal["blind", "announced", "attended"] = "blind"
+    after: Literal["agent", "hangup"] = "agent"
     via: Literal["bridge", "transfer", "refer"] = "bridge"
 
     @field_validator("when")

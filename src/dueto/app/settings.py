@@ -73,6 +73,7 @@ class Settings(BaseSettings):
                 entry.when,
                 entry.fallback,
                 entry.mode,
+                entry.after,
                 entry.via,
             )
             for name, entry in self.destinations.items()

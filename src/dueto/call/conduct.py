@@ -165,7 +165,8 @@ class Conduct:
             if mode == "blind" and destination.via != "bridge":
                 result = await self.hand_over(destination)
             elif mode == "blind":
-                result = await self.bridge(destination, timeout_s=timeout_s)
+                hangs_up = destination.after == "hangup"
+                result = await self.bridge(destination, timeout_s=timeout_s, hangup_after=hangs_up)
             else:
                 result = await Consultation(
                     session,
@@ -253,6 +254,11 @@ class Conduct:
             async with asyncio.timeout(LET_GO_S):
                 if control is not None:
                     await self._before_leaving(control)
+        link = session.house.switch
+        if control is None and link is not None and link.up:
+            with contextlib.suppress(DuetoError):
+                for name, value in self._result.items():
+                    await link.api("uuid_setvar", f"{session.unique_id} {name} {value}")
         if session.media is not None:
             session.media.close()
         session.journal("returned_to_dialplan", result=self._result.get("dueto_result", ""))

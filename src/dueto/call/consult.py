@@ -261,7 +261,10 @@ class Consultation:
         if other is None or other.ended:
             return False
         other.seal(True)
-        control.post(Api("uuid_setvar_multi", f"{session.unique_id} hangup_after_bridge=false;park_after_bridge=true"))
+        stays = str(self._destination.after == "agent").lower()
+        leaves = str(self._destination.after == "hangup").lower()
+        after = f"hangup_after_bridge={leaves};park_after_bridge={stays}"
+        control.post(Api("uuid_setvar_multi", f"{session.unique_id} {after}"))
         bridged = session.bridged = asyncio.get_running_loop().create_future()
         try:
             await control.api("uuid_bridge", f"{session.unique_id} {unique_id}")

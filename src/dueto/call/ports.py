@@ -60,6 +60,8 @@ class Destination:
     "The destination that takes its calls outside of these hours; empty: none."
     mode: "Mode" = "blind"
     "How one is transferred to it, where the agent does not say."
+    after: Literal["agent", "hangup"] = "agent"
+    "What becomes of the caller when the other side hangs up: he is the agent's again, or is hung up."
     via: Literal["bridge", "transfer", "refer"] = "bridge"
     """How a blind transfer goes: `bridge` keeps the caller until the other side answers; `transfer` (`dial` is
     `EXTENSION [DIALPLAN [CONTEXT]]`) and `refer` (`dial` is a SIP URI) hand him over and know no more."""
