@@ -11,9 +11,12 @@ DuetoError
 ├── NotCapable             this leg, dialect or switch can't do that; ask `call.can(...)` first
 ├── Interrupted            what was being said was cut off; `heard_ms` of it was heard
 ├── AgentTooSlow           the agent let more events wait than `call.MAX_WAITING_EVENTS`
+├── ProviderFailed         an agent's provider can't go on; `fault` is a short word, fit for a metric
 ├── Refused                a connection or a call was turned away; `reason` is a short word, fit for a metric
 └── SettingsError          the configuration is wrong; the text says which key and what to write instead
 """
+
+from typing import Literal
 
 
 class DuetoError(Exception):
@@ -62,6 +65,21 @@ class Interrupted(DuetoError):
 
 class AgentTooSlow(DuetoError):
     """The agent let too many events wait; the call goes the way of `agent.when_failed`."""
+
+
+Fault = Literal["auth", "quota", "model", "refused", "timeout", "dropped", "protocol", "limit"]
+"""Why a provider failed. `auth`: the key is wrong; `quota`: it is good, and used up; `model`: no such model, voice or
+agent; `refused`: any other refusal; `timeout`: no answer; `dropped`: the connection broke; `protocol`: what came made
+no sense; `limit`: the session's time was up and could not be carried on."""
+
+
+class ProviderFailed(DuetoError):
+    """An agent's provider can't go on. The text is one sentence, fit for the log; it never holds a key."""
+
+    def __init__(self, fault: Fault, text: str) -> None:
+        super().__init__(text)
+        self.fault: Fault = fault
+        "A short word, fit for a metric's label."
 
 
 class Refused(DuetoError):

@@ -3,29 +3,12 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from dueto.agents.echo import echo
-from dueto.call.ports import Agent, Destination, Mouth
+from dueto.agents.profiles import LoadedAgent
+from dueto.call.ports import Agent, Destination
 from dueto.errors import SettingsError
-
-
-async def _nothing() -> None:
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedAgent:
-    """An agent, and what belongs to it."""
-
-    name: str
-    run: Agent
-    mouth: Mouth | None = None
-    start: Callable[[], Awaitable[None]] = _nothing
-    "Fill pools, load models: before the first call."
-    aclose: Callable[[], Awaitable[None]] = _nothing
 
 
 def load_agent(use: str, destinations: list[Destination]) -> LoadedAgent:

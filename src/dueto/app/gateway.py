@@ -8,7 +8,8 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
-from dueto.agents.loading import LoadedAgent, load_agent
+from dueto.agents.loading import load_agent
+from dueto.agents.profiles import LoadedAgent
 from dueto.app.addresses import parse_address
 from dueto.app.http import StatusServer
 from dueto.app.journal import LogJournal, fan_out

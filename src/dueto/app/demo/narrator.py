@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from dueto.agents.loading import LoadedAgent
+from dueto.agents.profiles import LoadedAgent
 from dueto.app.demo.notebook import Notebook
 from dueto.call import Agent, Call, CallEvent, Mouth, TransferResult
 from dueto.call.events import Dtmf, HungUp, Speech

@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from dueto.agents.loading import LoadedAgent, load_agent
+from dueto.agents.loading import load_agent
+from dueto.agents.profiles import LoadedAgent
 from dueto.app.demo.cast import DESTINATIONS, Actor, Lines, Role, telephones
 from dueto.app.demo.narrator import narrated
 from dueto.app.demo.notebook import Notebook

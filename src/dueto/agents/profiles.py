@@ -1,0 +1,55 @@
+"""What `[agents.NAME]` of a configuration says, and what becomes of it. Each kind of agent adds its own keys."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from dueto.call.ports import Agent, Destination, Mouth
+
+
+class Profile(BaseModel):
+    """The keys that every kind of agent knows. Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+
+    use: str
+    "The kind: `openai`, `gemini`, ..., or `module:callable`."
+
+
+async def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAgent:
+    """An agent, and what belongs to it."""
+
+    name: str
+    run: Agent
+    mouth: Mouth | None = None
+    start: Callable[[], Awaitable[None]] = _nothing
+    "Fill pools, load models: before the first call."
+    aclose: Callable[[], Awaitable[None]] = _nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a kind may look at when it builds an agent."""
+
+    name: str
+    "The NAME of `[agents.NAME]`."
+    destinations: tuple[Destination, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    "For keys that are not written into a file: `OPENAI_API_KEY`."
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of agent: which keys it reads, and how one is made of them. A package offers its own under the entry-point
+    group `dueto.agents`, as `name = "module:KIND"`."""
+
+    profile: type[Profile]
+    build: Callable[[Any, Surroundings], LoadedAgent]
+    "From its profile. Raises: SettingsError: a key or an extra is missing; the text says what to write or install."
