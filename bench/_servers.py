@@ -23,8 +23,8 @@ from dueto.call import Call
 from dueto.call.events import HungUp
 from dueto.call.hearing import Hearing
 from dueto.call.mailbox import Mailbox
-from dueto.call.player import StreamPlayer
 from dueto.call.session import Session
+from dueto.call.stream_player import StreamPlayer
 from dueto.legs.esl_outbound import OutboundLeg
 from dueto.legs.media_server import PicowsMediaLeg
 

@@ -65,6 +65,7 @@ class Utterance:
     "In spans that are over."
     _told: int = field(default=0, init=False)
     "The most that was ever said to be heard: that answer must not shrink."
+    _began_at: float | None = field(default=None, init=False)
     _ended_at: float | None = field(default=None, init=False)
     _held: bool = field(init=False)
     _held_since: float | None = field(default=None, init=False)
@@ -91,6 +92,11 @@ class Utterance:
     def dropped_ms(self) -> int:
         """What a live utterance lost because it came faster than it could be played."""
         return self._dropped * 1000 // self._bytes_per_s
+
+    @property
+    def began_at(self) -> float | None:
+        """When its first sound is heard; None before anything of it was sent. It moves with what the kernel holds."""
+        return self._began_at
 
     def __repr__(self) -> str:
         state = "cleared" if self.cleared else "finished" if self.finished else "open"
@@ -448,6 +454,8 @@ class Playout:
     def _sent_now(self, utterance: Utterance, count: int, start_s: float) -> None:
         """Account for `count` frames of `utterance` that play from `start_s` on."""
         size = min(count * self._frame_bytes, utterance._queued - utterance._sent)
+        if utterance._began_at is None:
+            utterance._began_at = start_s
         end_s = start_s + count * self._frame_s
         last = self._spans[-1] if self._spans else None
         if last is not None and last.utterance is utterance and last.end_s == start_s:
@@ -480,7 +488,10 @@ class Playout:
         for span in reversed(self._spans):
             late_s = now + backlog_s - after_s - span.end_s
             after_s += span.end_s - span.start_s
-            if late_s > 0:  # what of the span has left was heard before `now`: moving all of it changes no answer
+            if late_s > 0:
+                if span.utterance._began_at == span.start_s:
+                    span.utterance._began_at = span.start_s + late_s
+                # what of the span has left was heard before `now`: moving all of it changes no answer
                 span.start_s += late_s
                 span.end_s += late_s
             if after_s >= backlog_s:

@@ -13,6 +13,7 @@ from dueto.call.phase import HangupAsked, LeaveAsked, Phase
 from dueto.call.ports import Accept, Announce, Ear, Mode, TransferResult
 from dueto.call.presence import Presence, presence
 from dueto.call.session import Session
+from dueto.call.utterance import Utterance
 from dueto.errors import CallEnded, CommandRefused, LocalProtocolError, NotCapable, ReplyTimeout
 from dueto.wire.esl import Api, Event, checked
 
@@ -154,6 +155,16 @@ class Call:
                     raise NotCapable("no mouth is configured: say() takes audio only")
                 pcm = await mouth.speak(pcm, self.rate_hz)
             await self._session.voice.say(pcm, interruptible=interruptible)
+
+    def utterance(self, *, rate_hz: int | None = None, interruptible: bool = True) -> Utterance:
+        """Begin to say something that is still being made: L16 mono at `rate_hz` (the call's own by default).
+
+        It is said behind what is being said already, in the order of the opening; `stop()` cuts it.
+        Raises: NotCapable: no media leg yet, or the caller is bridged. CallEnded. ValueError: no such rate.
+        """
+        if self.ended:
+            raise CallEnded(f"the call {self.unique_id} is over")
+        return Utterance(self._session.voice.utter(interruptible=interruptible), rate_hz or self.rate_hz, self.rate_hz)
 
     async def write(self, frame: bytes) -> None:
         """Send live audio: L16 mono at the call's rate, as it comes. Where too much waits, the oldest is dropped."""

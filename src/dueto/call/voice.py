@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dueto.call.file_player import FilePlayer
 from dueto.call.hearing import AudioQueue, Hearing
 from dueto.call.phase import Phase
-from dueto.call.player import FilePlayer, Player, StreamPlayer
+from dueto.call.player import Player, Saying
 from dueto.call.ports import Ear
+from dueto.call.stream_player import StreamPlayer
 from dueto.errors import NotCapable
 from dueto.legs.ports import MediaLeg
 
@@ -34,8 +36,16 @@ class Voice:
         session, ticker, clock = self._session, self._session.house.ticker, self._session.house.clock
         self.hearing = Hearing(leg.request)
         if leg.dialect.downlink == "file":
-            start = session.tasks.start
-            self.player = FilePlayer(session.rate_hz, session.media_now, session.control_now, ticker, clock, start)
+            rules = session.house.rules
+            self.player = FilePlayer(
+                session.rate_hz,
+                session.media_now,
+                session.control_now,
+                ticker,
+                clock,
+                session.tasks.start,
+                control_s=rules.warn_after_s if rules.control_expected else 0.0,
+            )
         else:
             lag_ms = session.house.rules.max_lag_ms
             self.player = StreamPlayer(
@@ -83,27 +93,33 @@ class Voice:
         if self.open and player is not None:
             player.write(frame)
 
-    async def say(self, pcm: bytes, *, interruptible: bool = True) -> None:
-        """Say L16 mono at the call's rate and return when it was heard, in any phase in which the caller hears us."""
+    def utter(self, *, interruptible: bool = True) -> Saying:
+        """Begin to say something, at the call's rate. Raises: NotCapable: nobody could hear it."""
         session = self._session
         if self.player is None:
             raise NotCapable("there is no media leg yet")
         if session.state.phase is Phase.BRIDGED:
             raise NotCapable("the caller talks to somebody else, and hears nothing of us")
-        if not session.can("say"):  # this module speaks through the control leg, which may only be late
-            await session.control_soon(session.house.rules.warn_after_s)
+        saying = self.player.open(interruptible=interruptible)
+
+        def note() -> None:
+            ms, heard_ms = saying.queued_ms, saying.heard_ms
+            session.journal("said", ms=ms, heard_ms=heard_ms, interrupted=saying.interrupted)
+
+        saying.on_end = note
+        return saying
+
+    async def say(self, pcm: bytes, *, interruptible: bool = True) -> None:
+        """Say L16 mono at the call's rate and return when it was heard, in any phase in which the caller hears us."""
+        saying = self.utter(interruptible=interruptible)
         self._last = pcm
-        saying = self.player.say(pcm, interruptible=interruptible)
-        heard = False
+        saying.add(pcm)
+        saying.finish()
         try:
             await saying.heard()
-            heard = True
         except asyncio.CancelledError:
             self.silence()
             raise
-        finally:
-            ms = len(pcm) * 1000 // (2 * session.rate_hz)
-            session.journal("said", ms=ms, heard_ms=ms if heard else saying.heard_ms, interrupted=not heard)
 
     async def say_again(self) -> None:
         """Say once more what was said last. Raises: as `say`."""
