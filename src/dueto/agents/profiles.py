@@ -2,20 +2,47 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dueto.call.ports import Agent, Destination, Mouth
 
 
+def _a_number(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would read true as 1
+        raise ValueError("expected a number")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_a_number), Field(ge=0, le=86_400, allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(_a_number)]
+
+
 class Profile(BaseModel):
-    """The keys that every kind of agent knows. Frozen; an unknown key is an error."""
+    """The keys that every kind of agent knows. Frozen; an unknown key is an error.
+
+    A key that is a list can be given in an environment variable with commas if its annotation is `tuple[str, ...]`; one
+    that must never be shown is a `SecretStr`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
     use: str
     "The kind: `openai`, `gemini`, ..., or `module:callable`."
+    fallbacks: tuple[str, ...] = ()
+    "Who takes over where this one fails, in turn: other agents, or a destination."
+
+
+class VoiceProfile(Profile):
+    """The keys of every kind that a voice provider speaks for."""
+
+    instructions: str = ""
+    "What the model is, and how it is to behave."
+    greeting: str = ""
+    "The first sentence; empty: the model finds one."
+    tools: tuple[str, ...] = ("transfer_call", "end_call")
+    "What the model can do: names of our own tools, or `module:function`."
 
 
 async def _nothing() -> None:
@@ -41,7 +68,7 @@ class Surroundings:
     name: str
     "The NAME of `[agents.NAME]`."
     destinations: tuple[Destination, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     "For keys that are not written into a file: `OPENAI_API_KEY`."
 
 

@@ -74,7 +74,7 @@ def serve(
     config: Config = None,
     agent: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="`receptionist`, `echo` or `module:callable`."),
+        typer.Option(metavar="NAME", help="The NAME of an `[agents.NAME]`, a kind (`echo`, ...) or `module:callable`."),
     ] = None,
     control_listen: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where the switch's `socket` application connects.")

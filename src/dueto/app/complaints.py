@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from dueto.app.environment import PREFIX, nearest
 
@@ -29,24 +30,64 @@ _EXPECTED = {
 }
 
 
-def complain(error: ValidationError, root: type[BaseModel], origin: Callable[[Path], str | None]) -> str:
+_SECRET = re.compile(r"(^|_)(secret|password|api_?key|auth_token|credentials?)$", re.IGNORECASE)
+_TABLES = ("destinations", "agents")
+"Sections of sections: `[destinations.NAME]`."
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """What reads each part of a configuration."""
+
+    root: type[BaseModel]
+    agents: Mapping[str, type[BaseModel]]
+    "NAME -> the model of `[agents.NAME]`, which is its kind's."
+
+    def at(self, path: Path) -> Any:
+        """Return the type of what stands at `path`; of any one entry, where it is a table of sections."""
+        model: Any = self.root
+        if len(path) > 1 and path[0] == "agents":
+            model, path = self.agents.get(str(path[1])), path[2:]
+        for part in path:
+            if isinstance(model, type) and issubclass(model, BaseModel):
+                known = model.model_fields.get(str(part))
+                model = known.annotation if known else None
+            else:
+                arguments: Any = getattr(model, "__args__", ())  # dict[str, DestinationSettings]
+                model = arguments[1] if len(arguments) == 2 else None
+        return model
+
+    def keys_at(self, path: Path) -> list[str]:
+        """Return the keys of the section at `path`."""
+        model = self.at(path)
+        return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def complain(
+    error: ValidationError,
+    root: type[BaseModel],
+    origin: Callable[[Path], str | None],
+    agents: Mapping[str, type[BaseModel]] | None = None,
+) -> str:
     """Turn what pydantic found into one sentence a line.
 
-    `origin` names the environment variable that a path came from, if one did. Secrets are never repeated.
+    `origin` names the environment variable that a path came from, if one did; `agents` says what reads each
+    `[agents.NAME]`. Secrets are never repeated.
     """
+    models = _Models(root, agents or {})
     lines = []
     for problem in error.errors(include_url=False):
         path = problem["loc"]
         variable = origin(path)
         where = f"{variable}: " if variable else _place(path)
-        lines.append(where + _sentence(problem["type"], path, problem, root, by_variable=variable is not None))
+        lines.append(where + _sentence(problem["type"], path, problem, models, by_variable=variable is not None))
     return "\n".join(dict.fromkeys(lines))
 
 
-def _sentence(kind: str, path: Path, problem: Mapping[str, Any], root: type[BaseModel], *, by_variable: bool) -> str:
+def _sentence(kind: str, path: Path, problem: Mapping[str, Any], models: _Models, *, by_variable: bool) -> str:
     context = problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown(path, root, by_variable=by_variable)
+        return _unknown(path, models, by_variable=by_variable)
     if kind == "missing":
         return "this key is missing"
     if kind == "value_error":
@@ -59,14 +100,15 @@ def _sentence(kind: str, path: Path, problem: Mapping[str, Any], root: type[Base
     if kind == "literal_error" and isinstance(value, str):
         close = nearest(value, re.findall("'([^']+)'", context["expected"]))
         hint = f"did you mean '{close}'?" if close else ""
-    secret = not path or path[-1] in ("secret", "password")
+    secret = not path or _SECRET.search(str(path[-1])) or models.at(path) is SecretStr
     if expected.startswith("expected") and not secret and not isinstance(value, Mapping | BaseModel):
         expected += f", not {_shown(value)}"
     return f"{expected}; {hint}" if hint else expected
 
 
-def _unknown(path: Path, root: type[BaseModel], *, by_variable: bool) -> str:
+def _unknown(path: Path, models: _Models, *, by_variable: bool) -> str:
     parts = tuple(str(part) for part in path)
+    root = models.root
 
     def written(*names: str) -> str:
         if by_variable:
@@ -77,27 +119,14 @@ def _unknown(path: Path, root: type[BaseModel], *, by_variable: bool) -> str:
         close = nearest(parts[0], list(root.model_fields))
         hint = f"did you mean {written(close)}?" if close else f"there are {', '.join(sorted(root.model_fields))}"
         return f"no such section; {hint}"
-    known = keys_at(root, path[:-1])
+    known = models.keys_at(path[:-1])
     close = nearest(parts[-1], known)
     if close:
         return f"no such key; did you mean {written(*parts[:-1], close)}?"
-    elsewhere = [section for section in root.model_fields if parts[-1] in keys_at(root, (section,))]
+    elsewhere = [section for section in root.model_fields if parts[-1] in models.keys_at((section,))]
     if elsewhere:
         return f"no such key; {parts[-1]} belongs in [{elsewhere[0]}]"
     return f"no such key; there are {', '.join(sorted(known))}" if known else "no such key"
-
-
-def keys_at(root: type[BaseModel], path: Path) -> list[str]:
-    """Return the keys of the section at `path`; of any one entry, where it is a table of sections."""
-    model: Any = root
-    for part in path:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            known = model.model_fields.get(str(part))
-            model = known.annotation if known else None
-        else:
-            arguments: Any = getattr(model, "__args__", ())  # dict[str, DestinationSettings]
-            model = arguments[1] if len(arguments) == 2 else None
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
 def _place(path: Path) -> str:
@@ -105,7 +134,7 @@ def _place(path: Path) -> str:
         return ""
     if len(path) == 1:
         return f"[{path[0]}]: "
-    depth = 2 if path[0] == "destinations" and len(path) > 2 else 1
+    depth = 2 if path[0] in _TABLES and len(path) > 2 else 1
     section = ".".join(str(part) for part in path[:depth])
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[depth:]).lstrip(".")
     return f"[{section}] {key}: "

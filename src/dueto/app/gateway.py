@@ -1,6 +1,7 @@
 """The gateway: everything built from one configuration, started, drained and closed."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -55,7 +56,7 @@ class Gateway:
         "The ports that are listened on, once started: those of the settings, or free ones where those said 0."
         destinations = settings.destinations_by_name()
         self.agent = (
-            load_agent(settings.agent.use, list(destinations.values()))
+            load_agent(settings.agent.use, destinations.values(), settings.agents, os.environ)
             if agent is None
             else LoadedAgent(getattr(agent, "__name__", type(agent).__name__), agent)
         )

@@ -3,25 +3,15 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from dueto.agents.profiles import Seconds, Whole
 from dueto.app.addresses import Address, Network, parse_address, parse_network
-from dueto.app.environment import nearest
 from dueto.call.hours import Hours
 from dueto.call.keys import Key
 from dueto.errors import LocalProtocolError
 
 RATES_HZ = (8000, 16000, 24000, 32000, 48000)
-
-
-def _a_number(value: object) -> object:
-    if isinstance(value, bool):  # pydantic would read true as 1
-        raise ValueError("expected a number")
-    return value
-
-
-Seconds = Annotated[float, BeforeValidator(_a_number), Field(ge=0, le=86_400, allow_inf_nan=False)]
-Whole = Annotated[int, BeforeValidator(_a_number)]
 
 
 class Section(BaseModel):
@@ -160,15 +150,6 @@ class AgentSettings(Section):
     closing_s: Seconds = 5.0
     when_done: Literal["hangup", "return_to_dialplan"] = "hangup"
     when_failed: str = "return_to_dialplan"
-
-    @field_validator("use")
-    @classmethod
-    def _check_use(cls, text: str) -> str:
-        if text in ("receptionist", "echo") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*", text):
-            return text
-        close = nearest(text, ["receptionist", "echo"])
-        hint = f'; did you mean "{close}"?' if close else ""
-        raise ValueError(f'expected "receptionist", "echo" or "module:callable"{hint}')
 
 
 class DestinationSettings(Section):

@@ -88,5 +88,7 @@ def _engine(settings: "Settings") -> Iterator[str]:
 
 
 def _agent(settings: "Settings") -> Iterator[str]:
-    if settings.agent.use == "receptionist" and not settings.destinations:
-        yield '[agent] use: "receptionist" has nobody to transfer to; add [destinations.NAME] with dial = "user/1001"'
+    use = settings.agent.use
+    profile = settings.agents.get(use)
+    if (use if profile is None else profile.use) == "receptionist" and not settings.destinations:
+        yield f'[agent] use: "{use}" has nobody to transfer to; add [destinations.NAME] with dial = "user/1001"'

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dueto.app.agent_sections import AgentSection, agent_problems, list_keys, profile_classes
 from dueto.app.complaints import complain
 from dueto.app.environment import FromEnvironment, Tree, get, merge, nearest, read_environment, read_older_names
 from dueto.app.sections import (
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
     correlation: CorrelationSettings = CorrelationSettings()
     call: CallSettings = CallSettings()
     agent: AgentSettings = AgentSettings()
+    agents: dict[str, AgentSection] = {}
     destinations: dict[str, DestinationSettings] = {}
     dtmf: Annotated[dict[str, str], AfterValidator(check_keys)] = {}
     switch: SwitchSettings = SwitchSettings()
@@ -81,7 +83,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
-        problems = list(_destination_problems(self.destinations))
+        problems = [*_destination_problems(self.destinations), *agent_problems(self)]
         for digit, key in parse_keys(self.dtmf).items():
             if key.target and key.target not in self.destinations:
                 problems.append(f'[dtmf] "{digit}": there is no destination "{key.target}"')
@@ -159,8 +161,10 @@ def _read_layers(file: Tree, environ: Mapping[str, str]) -> _Layers:
         for name, field in Settings.model_fields.items()
         if isinstance(field.default, BaseModel)
     }
-    lists = frozenset({"allow", "words"})
-    environment = read_environment(environ, lists, frozenset(Settings.model_fields))
+    sections = frozenset(Settings.model_fields)
+    as_text = read_environment(environ, frozenset(), sections).tree  # which agents there are says which keys are lists
+    lists = {"allow", "words"} | list_keys(merge(as_text, file))
+    environment = read_environment(environ, frozenset(lists), sections)
     return _Layers(environment, read_older_names(environ, merge(file, defaults)), file)
 
 
@@ -177,7 +181,8 @@ def load_settings(path: Path | None, overrides: Mapping[str, Any], environ: Mapp
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise SettingsError(complain(error, Settings, lambda loc: _origin(loc, given, layers))) from None
+        profiles = profile_classes(merge(given, layers.environment.tree, layers.file))
+        raise SettingsError(complain(error, Settings, lambda loc: _origin(loc, given, layers), profiles)) from None
     finally:
         _layers.reset(token)
     settings._remarks = layers.environment.remarks + layers.older.remarks
