@@ -5,7 +5,10 @@ A provider knows its own wire and nothing of calls; the agent knows calls and no
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from dueto.call.call import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +181,21 @@ class VoiceProvider(Protocol):
 
 Connect = Callable[[Opening], Awaitable[VoiceProvider]]
 "Opens a conversation, ready to hear. Raises: ProviderFailed, at the latest after a deadline of its own: 10 s at most."
+
+
+class Tools(Protocol):
+    """What a model can do in a call. One set for each agent, the same on every provider."""
+
+    def specs(self, call: "Call") -> tuple[ToolSpec, ...]:
+        """What the model is told of this call's tools: for `Opening.tools`."""
+        ...
+
+    async def run(self, call: "Call", name: str, arguments: str, heard: Callable[[], Awaitable[bool]]) -> str:
+        """Do what `ToolAsked` asks, and return what became of it: a text for `VoiceProvider.answer`, whatever happened.
+
+        `heard` is the agent's: it waits until the caller has heard all that the model has said so far; False:
+        he cut it off. A transfer waits for it, and so does the end of the call.
+        Bounded in time by each tool's own deadline. Cancelling it (`ToolWithdrawn`) breaks it off.
+        Raises: CallEnded: there is nobody left to answer.
+        """
+        ...
