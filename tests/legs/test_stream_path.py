@@ -1,4 +1,4 @@
-"""The stream's URL, the community module's texts, the dialects, the token."""
+"""The stream's URL, the community module's texts, the token."""
 
 import base64
 import hashlib
@@ -12,8 +12,8 @@ from tests.support.switch_peer import recorded_events
 
 from dueto.errors import LocalProtocolError, Refused
 from dueto.wire.esl import Decoder, Event
-from dueto.wire.media import AUDIO_STREAM, AUDIO_STREAM_BINARY, DIALECTS, StreamPath, StreamRequest
-from dueto.wire.media.audio_stream import PlayFile, play_file, stream_audio
+from dueto.wire.media import StreamPath, StreamRequest, WrittenFile
+from dueto.wire.media.audio_stream import play_file, stream_audio
 from dueto.wire.media.request import MAX_URL_BYTES
 from dueto.wire.media.token import media_token, token_is_valid
 
@@ -272,28 +272,11 @@ def test_a_body_that_names_no_file_is_none(body: str) -> None:
 
 @given(st.binary() | st.text())
 def test_any_body_is_read_or_none(body: bytes | str) -> None:
-    assert play_file(body) is None or isinstance(play_file(body), PlayFile)
+    assert play_file(body) is None or isinstance(play_file(body), WrittenFile)
 
 
 def test_an_event_of_somebody_elses_audio_has_no_id() -> None:
-    assert play_file('{"audioDataType":"wav","file":"/tmp/x.wav","more":[1]}') == PlayFile("", "/tmp/x.wav")
-
-
-# -- dialects
-
-
-def test_the_dialects_are_found_by_the_names_of_the_settings() -> None:
-    assert DIALECTS == {"audio_stream": AUDIO_STREAM, "audio_stream-binary": AUDIO_STREAM_BINARY}
-
-
-def test_only_the_community_module_plays_files_and_can_be_cleared() -> None:
-    assert (AUDIO_STREAM.downlink, AUDIO_STREAM.clear) == ("file", True)
-    assert (AUDIO_STREAM_BINARY.downlink, AUDIO_STREAM_BINARY.clear) == ("stream", False)
-    for dialect in DIALECTS.values():
-        assert not dialect.marks
-        assert set(dialect.rates) == {8000, 16000, 24000, 32000, 48000}
-        assert all(rate_hz * dialect.frame_ms % 1000 == 0 for rate_hz in dialect.rates)
-        assert dialect.lead_ms <= (250 if dialect.clear else 200)
+    assert play_file('{"audioDataType":"wav","file":"/tmp/x.wav","more":[1]}') == WrittenFile("", "/tmp/x.wav")
 
 
 # -- the token

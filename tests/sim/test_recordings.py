@@ -19,7 +19,7 @@ from itertools import zip_longest
 
 import pytest
 
-from dueto.sim import Caller, Endpoint, Faults, MemoryDoors, SimCall, Switch, run_virtual
+from dueto.sim import AudioDialect, Caller, Endpoint, Faults, MemoryDoors, SimCall, Switch, run_virtual
 from dueto.wire.esl import ConnectAnswer, Event
 
 from .recordings import Block, Recording, load, texts
@@ -35,6 +35,12 @@ EXTENSIONS = {
     "ctl-park": [("answer", ""), SOCKET, ("set", "after_socket=1"), ("park", "")],
     "ctl-nofull": [("answer", ""), ("socket", "127.0.0.1:8022 async")],
     "ctl-twice": [("answer", ""), SOCKET, ("set", "first_socket_done=true"), SOCKET],
+    "dual8k": [
+        ("set", "STREAM_PLAYBACK=true"),
+        ("set", "api_on_answer=uuid_audio_stream ${uuid} start ws://127.0.0.1:8085/stream/s/${uuid}/1001 mono 8k"),
+        ("answer", ""),
+        SOCKET,
+    ],
     "human": [("answer", ""), ("playback", "tone_stream://L=300;%(500,500,440)")],
 }
 ENDPOINTS = {
@@ -57,6 +63,7 @@ class Scenario:
     end_may_be_cut: bool = False
     before_s: float = BEFORE_S
     faults: Faults = field(default_factory=Faults)
+    dialect: AudioDialect = "audio_stream"
 
 
 @dataclass
@@ -112,6 +119,22 @@ def _server_10c(replay: Replay) -> None:
     replay.at(4.29, lambda: replay.server.sides[0].drop())
 
 
+def _server_10f(replay: Replay) -> None:
+    for moment, _, text in texts("10f"):
+        if text.endswith("..."):  # shortened in the recording
+            audio = base64.b64encode(bytes(1600)).decode()
+            data = {"audioContentType": "raw", "sampleRate": 8000, "audioContent": audio, "textContent": "hi"}
+            text = json.dumps({"type": "playAudio", "data": data})
+        replay.at(moment, lambda text=text: replay.server.sides[0].text(text))
+    replay.at(1.1, lambda: replay.server.sides[0].leave(1000, "done"))
+
+
+def _server_19(replay: Replay) -> None:
+    for moment, _, text in texts("19"):
+        if not text.endswith("..."):
+            replay.at(moment, lambda text=text: replay.server.sides[0].text(text))
+
+
 def _server_12a(replay: Replay) -> None:
     replay.at(0.344, lambda: replay.server.sides[0].text('{"type":"x","v":"é"}'))
 
@@ -150,6 +173,7 @@ SCENARIOS = [
     Scenario("10b", plan=_server_10b),
     Scenario("10c", plan=_server_10c),
     Scenario("10d"),
+    Scenario("10f", plan=_server_10f, dialect="audio_fork"),
     Scenario("10g", answers_close=False),
     Scenario("10e", before_s=0.01),
     Scenario("12a", plan=_server_12a),
@@ -157,6 +181,7 @@ SCENARIOS = [
     Scenario("14", caller_hangs_up=False),
     Scenario("18a", "ctl-twice", caller_hangs_up=False, plan=_hangs_up_second),
     Scenario("18b", "ctl-twice", caller_hangs_up=False, plan=_hangs_up_unseen),
+    Scenario("19", "dual8k", plan=_server_19, dialect="audio_stream-base64"),
     Scenario("16a", "ctl-early"),
     Scenario("16b", "ctl-early"),
     Scenario("16c", "ctl-early"),
@@ -178,7 +203,7 @@ def replay(scenario: Scenario) -> tuple[Recording, list[Recorder]]:
 
         switch = Switch(
             media_url="ws://127.0.0.1:8085/stream/{secretary}/{uuid}/{caller}?rate=16000",
-            dialect="audio_stream",
+            dialect=scenario.dialect,
             extensions=EXTENSIONS,
             endpoints=ENDPOINTS,
             doors=MemoryDoors(accept, server),

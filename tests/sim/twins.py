@@ -136,6 +136,8 @@ class ServerSide:
     closed: tuple[int, str] | None = None
     aborted: bool = False
     reading: bool = True
+    unread_bytes: int = 0
+    "What the server has left unread."
     opened_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
     def send_binary(self, data: bytes) -> None:
@@ -158,6 +160,9 @@ class ServerSide:
         if not self.aborted and self.closed is None:
             asyncio.get_running_loop().call_soon(self.listener.on_close, None, "")
         self.aborted = True
+
+    def unsent_bytes(self) -> int:
+        return self.unread_bytes
 
     def pause_reading(self) -> None:
         self.reading = False

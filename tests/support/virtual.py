@@ -114,6 +114,9 @@ class _FarEnd:
         self._send("closed", 1006, "aborted")
         self._over = True
 
+    def unsent_bytes(self) -> int:
+        return 0
+
     def pause_reading(self) -> None:
         self._paused = self._paused if self._paused is not None else []
 

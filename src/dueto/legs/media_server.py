@@ -30,6 +30,7 @@ from dueto.errors import Refused
 from dueto.legs.keepalive import keep_alive
 from dueto.legs.ports import MediaDoor, MediaSink
 from dueto.wire.media import Dialect, StreamPath, StreamRequest
+from dueto.wire.media.audio_fork import SUBPROTOCOL
 
 MAX_MESSAGE_BYTES = 1 << 16
 "200 ms of 48 kHz stereo are 38400 bytes; metadata has 8191 at most."
@@ -42,8 +43,6 @@ UNREAD_TEXT_BYTES = 16 << 20
 HANDSHAKE_S = 5.0
 CLOSE_S = 0.5
 "How long the answer to our CLOSE is waited for. (The switch itself waits 1 s for ours, and for the end of TCP.)"
-SUBPROTOCOL = "audio.drachtio.org"
-"mod_audio_fork offers it and wants it back."
 _BINARY, _CLOSE = WSMsgType.BINARY, WSMsgType.CLOSE
 "Looked up once: a member of an Enum costs as much as a call, and these are asked for every frame."
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?")

@@ -18,12 +18,13 @@ from dueto.sim.faults import Faults
 from dueto.sim.inbound import Access, InboundConnection, User
 from dueto.sim.pipes import MemoryTransport, PipeFaults, pipe
 from dueto.sim.sounds import NoSuchSound, tone
-from dueto.sim.switch import Switch
+from dueto.sim.switch import AudioDialect, Switch
 from dueto.sim.virtual import VirtualTimeDeadlock, VirtualTimeLoop, run_virtual
 
 __all__ = [
     "Access",
     "Action",
+    "AudioDialect",
     "Caller",
     "Counters",
     "Doors",

@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dueto.sim.audio_module import FAILED, OK, USAGE, AudioStream, StreamRequest
 from dueto.sim.census import show_channels
 from dueto.sim.dialplan import expand, transfer
 from dueto.sim.headers import Q850
+from dueto.sim.stream_api import audio_fork, audio_stream
+from dueto.sim.stream_request import OK
 from dueto.sim.together import join
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def run_api(channel: "Channel", line: str) -> Result:
     """Run `line` on behalf of `channel`'s socket; a future where the command takes its time."""
     word, _, rest = line.partition(" ")
     run = _COMMANDS.get(word.lower())
+    if word.lower() in _OF_MODULES and _OF_MODULES[word.lower()] != channel.core.audio_module:
+        run = None
     if run is None:
         return f"-ERR {word} Command not found!\n".encode()
     return run(channel, rest.strip())
@@ -121,7 +124,8 @@ def _show(channel: "Channel", rest: str) -> bytes:
 
 
 def _module_exists(channel: "Channel", rest: str) -> bytes:
-    return b"true" if rest in ("mod_event_socket", "mod_audio_stream", "mod_conference", "mod_loopback") else b"false"
+    there = ("mod_event_socket", "mod_conference", "mod_loopback", channel.core.audio_module)
+    return b"true" if rest in there else b"false"
 
 
 def _break(channel: "Channel", rest: str) -> bytes:
@@ -195,53 +199,6 @@ def _record(channel: "Channel", rest: str) -> bytes:
     return OK
 
 
-def _audio_stream(channel: "Channel", rest: str) -> Result:
-    words = rest.split()
-    if len(words) < 2 or (words[1] == "start" and len(words) < 4):
-        return USAGE
-    target, verb = _target(channel, words[0]), words[1]
-    if verb == "start":
-        request = StreamRequest.parse(words[2:])
-        if isinstance(request, bytes):
-            return request
-        if target is None or target.stream is not None:
-            return FAILED
-        start_stream(target, request)
-        return OK
-    if target is None or target.stream is None:
-        return FAILED
-    stream = target.stream
-    if verb == "stop":
-        answer: asyncio.Future[bytes] = target.core.loop.create_future()
-        done = stream.stop(_one_word(rest, 2))
-        if done.done():
-            return OK
-        done.add_done_callback(lambda _: _answer(answer, OK))
-        return answer
-    if verb == "send_text" and len(words) > 2:
-        stream.send_text(_one_word(rest, 2))
-        return OK
-    if verb in ("pause", "resume"):
-        stream.pause(verb == "pause")
-        return OK
-    return FAILED
-
-
-def start_stream(channel: "Channel", request: StreamRequest) -> None:
-    """Attach a stream to a channel and begin to connect; a channel that is not answered gets early media."""
-    channel.pre_answer()
-    channel.emit("MEDIA_BUG_START", second=(("Media-Bug-Function", "audio_stream"), ("Media-Bug-Target", "N/A")))
-    channel.stream = AudioStream(channel, request, channel.counters)
-
-
-def _one_word(rest: str, skip: int) -> str:
-    """Return the word after `skip` words, or what stands there in single quotes."""
-    text = rest.split(maxsplit=skip)[skip] if len(rest.split(maxsplit=skip)) > skip else ""
-    if text.startswith("'") and text.find("'", 1) > 0:
-        return text[1 : text.find("'", 1)]
-    return text.split(" ", 1)[0]
-
-
 def _status(channel: "Channel", _rest: str) -> bytes:
     core = channel.core
     up = int(core.now() - core.started_s)
@@ -304,7 +261,8 @@ _COMMANDS: dict[str, _Run] = {
     "expr": _expr,
     "msleep": _msleep,
     "status": _status,
-    "uuid_audio_stream": _audio_stream,
+    "uuid_audio_fork": audio_fork,
+    "uuid_audio_stream": audio_stream,
     "uuid_break": _break,
     "uuid_exists": _exists,
     "uuid_getvar": _getvar,
@@ -318,3 +276,4 @@ _COMMANDS: dict[str, _Run] = {
     "uuid_setvar_multi": _setvar_multi,
     "uuid_transfer": _transfer,
 }
+_OF_MODULES = {"uuid_audio_fork": "mod_audio_fork", "uuid_audio_stream": "mod_audio_stream"}

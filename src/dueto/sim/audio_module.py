@@ -1,66 +1,46 @@
-"""The audio module of the simulated switch: a WebSocket client that carries the caller's voice to a gateway."""
+"""An audio module of the simulated switch: a WebSocket client that carries the caller's voice to a gateway.
+
+What all builds have in common; what sets them apart: `audio_stream.py`, `audio_fork.py`.
+"""
 
 import asyncio
-import json
-import re
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from dueto.audio import Resampler, alaw_decode, frame_bytes, resample_all, ulaw_decode
+from dueto.audio import Resampler, frame_bytes
 from dueto.audio.pcm import join_stereo, mix
 from dueto.sim.counters import Counters
-from dueto.sim.doors import MediaConnection, UpgradeRefused
+from dueto.sim.doors import HttpHeaders, MediaConnection, UpgradeRefused
 from dueto.sim.downlink import Downlink
 from dueto.sim.sounds import StoredFile
-from dueto.sim.stream_audio import StreamAudio, message_type, parse_stream_audio
+from dueto.sim.stream_request import StreamRequest
 
 if TYPE_CHECKING:
     from dueto.sim.channel import Channel
 
-CONNECT_LIMIT_S: Final = 1.0
-"For TCP and upgrade together."
 CLOSE_LIMIT_S: Final = 1.0
-"How long the module waits, after its own CLOSE, for the server to end TCP."
+"How long a module waits, after its own CLOSE, for the server to end TCP."
 MAX_QUEUED: Final = 1024
 "Messages kept until the upgrade is done."
 HOLD_BURST_FRAMES: Final = 10
 "Frames that come at once after a hold (60 were seen in its first second)."
-OK, FAILED = b"+OK Success\n", b"-ERR Operation Failed\n"
-USAGE = (
-    b"-USAGE: <uuid> [start | stop | send_text | pause | resume | graceful-shutdown ] "
-    b"[wss-url | path] [mono | mixed | stereo] [8000 | 16000] [metadata]\n"
-)
-_URL = re.compile(r"wss?://[A-Za-z0-9.-]+(:\d+)?(/.*)?")
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRequest:
-    """What `uuid_audio_stream UUID start` asks for."""
-
-    url: str
-    mix: str
-    rate_hz: int
-    metadata: str = ""
-
-    @classmethod
-    def parse(cls, words: list[str]) -> "StreamRequest | bytes":
-        """Read `URL MIX RATE [METADATA...]`; the module's error reply where that is wrong."""
-        url, mix, rate = words[0], words[1], words[2] if len(words) > 2 else "8k"
-        if mix not in ("mono", "mixed", "stereo"):
-            return b"-ERR no reply\n"
-        rate_hz = {"8k": 8000, "16k": 16000}.get(rate) or (int(rate) if rate.isdigit() else 0)
-        if not _URL.fullmatch(url) or len(url) > 4096 or rate_hz < 8000 or rate_hz % 8000:
-            return FAILED
-        return cls(url, mix, rate_hz, " ".join(words[3:]))
-
-
-class AudioStream:
+class AudioModule:
     """One stream of one channel, from `start` until it is detached."""
+
+    module: ClassVar[str]
+    "Begins the names of its events."
+    function: ClassVar[str]
+    "Of its media bug."
+    connect_limit_s: ClassVar[float] = 1.0
+    "For TCP and upgrade together."
+    waits_to_close: ClassVar[bool] = True
+    "Whether `stop`, and the end of the channel, wait for the server to end TCP."
 
     def __init__(self, channel: "Channel", request: StreamRequest, counters: Counters, *, owner: bool = True) -> None:
         """`owner`: this is the channel's stream; a second one beside it (a fault) fires no events."""
-        core, variables = channel.core, channel.variables
+        core = channel.core
         self.channel, self.request, self.counters = channel, request, counters
         self._owner = owner
         self._connection: MediaConnection | None = None
@@ -73,10 +53,6 @@ class AudioStream:
         self._queued: deque[bytes | str] = deque(maxlen=MAX_QUEUED)
         if request.metadata:
             self._queued.append(request.metadata)
-        buffer_ms = variables.get("STREAM_BUFFER_SIZE", "20")
-        size_ms = int(buffer_ms) if buffer_ms.isdigit() and int(buffer_ms) and int(buffer_ms) % 20 == 0 else 20
-        self._frames_per_message = size_ms // 20
-        self._collected: list[bytes] = []
         self._up = Resampler(channel.rate_hz, request.rate_hz)
         self._far = Resampler(channel.rate_hz, request.rate_hz) if request.mix != "mono" else None
         self._silence = bytes(frame_bytes(channel.rate_hz))
@@ -84,23 +60,64 @@ class AudioStream:
         self._silent_frames = 0
         self._file_number = 0
         self._files: list[str] = []
-        down_hz = int(variables.get("STREAM_SAMPLE_RATE", "0")) or request.rate_hz
-        self.down = Downlink(down_hz, channel.rate_hz, counters)
-        self._heartbeat = int(variables.get("STREAM_HEART_BEAT", "0") or 0)
+        self.down = self._open_downlink()
+        self._heartbeat = 0
         self._timers: list[asyncio.TimerHandle] = []
         self._half_closed: MediaConnection | None = None
         self._task: asyncio.Task[None] | None = None
         if not channel.faults.media_never:
-            self._task = core.spawn(self._connect(_extra_headers(variables)), f"{channel.unique_id} stream")
+            self._task = core.spawn(self._connect(self._headers()), f"{channel.unique_id} stream")
 
-    async def _connect(self, headers: list[tuple[str, str]]) -> None:
+    @property
+    def bug_pairs(self) -> tuple[tuple[str, str], ...]:
+        """What the events of its media bug say."""
+        return (("Media-Bug-Function", self.function), ("Media-Bug-Target", "N/A"))
+
+    # -- what a build says for itself
+
+    def _open_downlink(self) -> Downlink:
+        return Downlink(self.request.rate_hz, self.channel.rate_hz, self.counters)
+
+    def _headers(self) -> HttpHeaders:
+        return ()
+
+    def _connected(self) -> None:
+        """Tell that the upgrade is done."""
+        raise NotImplementedError
+
+    def _failed(self, code: int, text: str) -> None:
+        """Tell that there is no connection, or none any more, and why."""
+        raise NotImplementedError
+
+    def _server_left(self, code: int, reason: str) -> None:
+        """Tell that the server said CLOSE."""
+        raise NotImplementedError
+
+    def _text(self, text: str) -> None:
+        """Take a text from the server."""
+        raise NotImplementedError
+
+    def _binary(self, data: bytes) -> None:
+        """Take a binary message from the server; most builds drop it without a trace."""
+
+    def _frames(self, frames: list[bytes]) -> None:
+        """Send what was said, each frame in a message of its own."""
+        for frame in frames:
+            if self._connection is None:
+                self._queued.append(frame)
+            else:
+                self._send(frame)
+
+    # -- its life
+
+    async def _connect(self, headers: HttpHeaders) -> None:
         core = self.channel.core
         if self.channel.faults.first == "control" and self._owner:
             await self.channel.control_ready.wait()
         if self.channel.faults.media_late_s and self._owner:
             await asyncio.sleep(self.channel.faults.media_late_s)
         try:
-            async with asyncio.timeout(CONNECT_LIMIT_S):
+            async with asyncio.timeout(self.connect_limit_s):
                 await core.doors.media(self.request.url, headers, self)
         except TimeoutError:
             self._failed(10, "Timeout")
@@ -125,7 +142,7 @@ class AudioStream:
         for message in self._queued:
             self._send(message)
         self._queued.clear()
-        self._event("connect", {"status": "connected"})
+        self._connected()
         if self._heartbeat:
             self._timers.append(core.loop.call_later(self._heartbeat, self._ping))
         faults = self.channel.faults
@@ -141,20 +158,11 @@ class AudioStream:
         if self._dead or self._closing is not None:
             return
         self.channel.record.note("media", "text", size=len(text))
-        core = self.channel.core
-        if core.clears and core.dialect == "audio_stream-binary" and message_type(text) in ("stopAudio", "killAudio"):
-            self.down.clear()
-        elif (message := parse_stream_audio(text)) is not None:
-            self._take_audio(message)
-        else:
-            self._event("json", text)
+        self._text(text)
 
     def on_binary(self, data: bytes) -> None:
-        if self._dead or self._closing is not None:
-            return
-        if self.channel.core.dialect == "audio_stream-binary":
-            self.counters.took_down(data, self.channel.core.now())
-            self.down.feed(data)
+        if not self._dead and self._closing is None:
+            self._binary(data)
 
     def on_close(self, code: int | None, reason: str) -> None:
         connection, self._connection = self._connection, None
@@ -169,37 +177,21 @@ class AudioStream:
         if code is not None:
             self.server_closed = True
             self._half_closed = connection  # if the server keeps TCP open, so does the module, until `stop`
-            self._event("disconnect", {"status": "disconnected", "message": {"code": code, "reason": reason}})
+            self._server_left(code, reason)
         else:
             self._failed(1, "Connection closed without WebSocket CLOSE (abnormal EOF)")
 
-    def _failed(self, code: int, text: str) -> None:
-        self.connecting = False
-        self._event("error", {"status": "error", "message": {"code": code, "error": text}})
-        self._detach()
-        self.channel.stir()
+    def _event(self, kind: str, body: str = "") -> None:
+        if self._owner and self.channel.up:
+            self.channel.emit("CUSTOM", subclass=f"{self.module}::{kind}", body=body.encode("utf-8", "surrogateescape"))
 
-    def _event(self, kind: str, body: "dict[str, Any] | str") -> None:
-        if not self._owner or not self.channel.up:
-            return
-        text = body if isinstance(body, str) else json.dumps(body, separators=(",", ":"), ensure_ascii=False)
-        self.channel.emit("CUSTOM", subclass=f"mod_audio_stream::{kind}", body=text.encode("utf-8", "surrogateescape"))
-
-    def _take_audio(self, message: StreamAudio) -> None:
-        """Play it, or keep it as a file and tell the gateway where: it depends on the build."""
-        core = self.channel.core
-        self.counters.bytes_down += len(message.audio)
-        if core.dialect == "audio_stream-binary" and message.rate_hz:
-            self.down.feed(resample_all(message.audio, message.rate_hz, self.down.rate_hz))
-            return
-        name = f"{core.temp_dir}/{self.channel.unique_id}_{self._file_number}.tmp{message.extension}"
+    def _store(self, extension: str, file: StoredFile) -> str:
+        """Write a file that lasts as long as the stream, and return its name."""
+        name = f"{self.channel.core.temp_dir}/{self.channel.unique_id}_{self._file_number}.tmp{extension}"
         self._file_number += 1
         self._files.append(name)
-        decode = {"pcmu": ulaw_decode, "pcma": alaw_decode}.get(message.kind)
-        core.files[name] = (
-            StoredFile(decode(message.audio), 8000) if decode else StoredFile(message.audio, message.rate_hz)
-        )
-        self._event("play", message.rest | {"file": name})
+        self.channel.core.files[name] = file
+        return name
 
     # -- frames up -------------------------------------------------------------------------------------------------
 
@@ -210,28 +202,23 @@ class AudioStream:
         if self.channel.held:
             self._held_frames += 1
             return
-        if self._held_frames:
-            for _ in range(min(self._held_frames, HOLD_BURST_FRAMES)):
-                self._push(None, None)
-            self._held_frames = 0
+        frames: list[bytes] = []
+        for _ in range(min(self._held_frames, HOLD_BURST_FRAMES)):
+            self._take(frames, None, None)
+        self._held_frames = 0
         if not self._paused:
-            self._push(said, heard)
+            self._take(frames, said, heard)
+        if frames:
+            self._frames(frames)
 
-    def _push(self, said: bytes | None, heard: bytes | None) -> None:
+    def _take(self, frames: list[bytes], said: bytes | None, heard: bytes | None) -> None:
         if self._far is not None and heard is None:
             return  # mixed and stereo flow only while something is sent to the caller
         frame = self._resampled(said)
         if self._far is not None and heard is not None:
             far = self._far.process(heard)
             frame = join_stereo(frame, far) if self.request.mix == "stereo" else mix(frame, far)
-        self._collected.append(frame)
-        if len(self._collected) == self._frames_per_message:
-            message = frame if self._frames_per_message == 1 else b"".join(self._collected)
-            self._collected.clear()
-            if self._connection is None:
-                self._queued.append(message)
-            else:
-                self._send(message)
+        frames.append(frame)
 
     def _resampled(self, said: bytes | None) -> bytes:
         """Return the caller's frame at the stream's rate; long silence costs no arithmetic."""
@@ -289,8 +276,14 @@ class AudioStream:
 
     async def close_at_hangup(self) -> None:
         """Close as the channel's end does. Takes at most 1 s; cancelling breaks the connection off."""
+        if self.waits_to_close:
+            await self._closed(self.stop())
+        else:
+            self.channel.core.spawn(self._closed(self.stop()), f"{self.channel.unique_id} stream closes")
+
+    async def _closed(self, done: "asyncio.Future[None]") -> None:
         try:
-            await self.stop()
+            await done
         finally:
             self.abort()
 
@@ -347,14 +340,3 @@ class AudioStream:
     def _read_again(self) -> None:
         if self._connection is not None:
             self._connection.resume_reading()
-
-
-def _extra_headers(variables: "dict[str, str]") -> list[tuple[str, str]]:
-    """Read STREAM_EXTRA_HEADERS: a JSON object of strings; anything else is dropped without a word."""
-    try:
-        members = json.loads(variables.get("STREAM_EXTRA_HEADERS", "{}"))
-    except ValueError:
-        return []
-    if not isinstance(members, dict):
-        return []
-    return [(name, value) for name, value in members.items() if isinstance(value, str)]

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dueto.audio import frame_bytes
 from dueto.audio.pcm import mix
 from dueto.sim.applications import run_dialplan
-from dueto.sim.audio_module import AudioStream, StreamRequest
+from dueto.sim.audio_module import AudioModule
 from dueto.sim.caller import Caller, Line
 from dueto.sim.channel import Channel
 from dueto.sim.counters import Counters
 from dueto.sim.faults import Faults
+from dueto.sim.stream_api import open_stream
 
 if TYPE_CHECKING:
     from dueto.sim.core import Action, Core
@@ -65,7 +66,7 @@ class SimCall:
         self._b_heard: list[bytes] = []
         self._over = asyncio.Event()
         self._released = asyncio.Event()
-        self._second_stream: AudioStream | None = None
+        self._second_stream: AudioModule | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self.channel = Channel(core, unique_id, caller, counters=self.counters, faults=faults, record=self)
         for name, value in caller.variables:
@@ -209,8 +210,7 @@ class SimCall:
     def _open_second_stream(self) -> None:
         stream = self.channel.stream
         if stream is not None and self.channel.up:
-            request: StreamRequest = stream.request
-            self._second_stream = AudioStream(self.channel, request, Counters(), owner=False)
+            self._second_stream = open_stream(self.channel, stream.request, Counters(), owner=False)
 
     def frame(self) -> None:
         """20 ms have passed."""
@@ -237,7 +237,7 @@ class SimCall:
             self._heard.append(heard)
         channel.frame()
 
-    def _played(self, channel: Channel, stream: AudioStream | None, said: bytes | None) -> bytes | None:
+    def _played(self, channel: Channel, stream: AudioModule | None, said: bytes | None) -> bytes | None:
         """Return what is sent to the caller in this frame; None: nothing."""
         heard: bytes | None = None
         if channel.playing is not None and not channel.playing.is_over():

@@ -13,7 +13,7 @@ from dueto.sim.messages import MAX_WAITING, Message
 from dueto.sim.sounds import Sound
 
 if TYPE_CHECKING:
-    from dueto.sim.audio_module import AudioStream
+    from dueto.sim.audio_module import AudioModule
     from dueto.sim.bridge import BLeg
     from dueto.sim.caller import Caller
     from dueto.sim.core import Core
@@ -31,7 +31,7 @@ class Channel(Face):
         self, core: "Core", unique_id: str, caller: "Caller", *, counters: Counters, faults: Faults, record: Record
     ) -> None:
         super().__init__(core, unique_id, caller, counters=counters, faults=faults, record=record)
-        self.stream: AudioStream | None = None
+        self.stream: AudioModule | None = None
         self.playing: Sound | None = None
         self.b_leg: BLeg | None = None
         self.peer: Channel | None = None
@@ -294,5 +294,5 @@ class Channel(Face):
             self.set_variable("sip_hangup_disposition", "send_bye" if self.answered_epoch else "send_refuse")
         self.set_running_state("CS_HANGUP")
         if self.stream is not None:
-            self.emit("MEDIA_BUG_STOP", second=(("Media-Bug-Function", "audio_stream"), ("Media-Bug-Target", "N/A")))
+            self.emit("MEDIA_BUG_STOP", second=self.stream.bug_pairs)
         self.set_call_state("HANGUP")

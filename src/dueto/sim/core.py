@@ -57,6 +57,11 @@ class Core:
     run_api: "Callable[[Channel, str], object]" = lambda channel, line: None
     _sequence: int = 500
 
+    @property
+    def audio_module(self) -> str:
+        """The audio module that is loaded."""
+        return "mod_audio_fork" if self.dialect.startswith("audio_fork") else "mod_audio_stream"
+
     def now(self) -> float:
         """Seconds on the switch's clock."""
         return self.clock()

@@ -23,6 +23,8 @@ class Counters:
     "How much silence those gaps were."
     padded_ms: float = 0.0
     "Silence that filled frames of less than 20 ms."
+    lost_ms: float = 0.0
+    "Audio from the gateway that the module had no room for."
     echo_ms: list[float] = field(default_factory=list)
     "Ways there and back, where the caller asked for it."
     control_opened_at: float = 0.0

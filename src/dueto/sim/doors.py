@@ -58,6 +58,9 @@ class MediaConnection(Protocol):
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
+    def unsent_bytes(self) -> int:
+        """How much of what was sent has not left: the gateway does not read."""
+        ...
 
 
 class Doors(Protocol):
@@ -90,11 +93,14 @@ class TcpDoors:
         return transport
 
     async def media(self, url: str, headers: HttpHeaders, listener: MediaListener) -> MediaConnection:
+        given = list(headers)
+        if not any(name == "Origin" for name, _ in given):
+            given.insert(0, ("Origin", f"http://{urlsplit(url).netloc}"))
         try:
             transport, _ = await ws_connect(
                 lambda: _Listener(listener),
                 url,
-                extra_headers=[("Origin", f"http://{urlsplit(url).netloc}"), *headers],
+                extra_headers=given,
                 websocket_handshake_timeout=None,
                 max_redirects=0,
                 max_frame_size=1 << 30,  # the module has no limit
@@ -144,6 +150,9 @@ class _Connection:
 
     def resume_reading(self) -> None:
         self._transport.underlying_transport.resume_reading()
+
+    def unsent_bytes(self) -> int:
+        return int(self._transport.underlying_transport.get_write_buffer_size())
 
 
 def _code(frame: WSFrame) -> int:

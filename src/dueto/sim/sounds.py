@@ -1,5 +1,7 @@
 """What a channel can play: tones, silence, files. All of it L16, little-endian, mono, cut into frames of 20 ms."""
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +28,14 @@ class StoredFile:
     data: bytes
     rate_hz: int = 0
     "Of headerless L16; 0: the data begins with a WAV header."
+
+    @classmethod
+    def of_base64(cls, text: object) -> "StoredFile | None":
+        """Return what `text` encodes; None for anything else."""
+        try:
+            return cls(base64.b64decode(text, validate=True)) if isinstance(text, str) else None
+        except binascii.Error:
+            return None
 
 
 class Sound:

@@ -30,14 +30,14 @@ class StreamAudio:
 
 def message_type(text: str) -> str:
     """Return the `type` of a JSON object; empty for anything else."""
-    message = _object(text)
+    message = message_object(text)
     kind = message.get("type") if message else None
     return kind if isinstance(kind, str) else ""
 
 
 def parse_stream_audio(text: str) -> StreamAudio | None:
     """Read a `streamAudio`; None: it is none, or its type, rate or base64 is wrong."""
-    message = _object(text)
+    message = message_object(text)
     data = message.get("data") if message and message.get("type") == "streamAudio" else None
     if not isinstance(data, dict):
         return None
@@ -57,7 +57,13 @@ def parse_stream_audio(text: str) -> StreamAudio | None:
     return StreamAudio(kind, rate if kind == "raw" and isinstance(rate, int) else 0, audio, rest)
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def raw_extension(rate_hz: int) -> str:
+    """Return what a file of raw audio is called; that of 16 kHz for a rate that has none."""
+    return _RATES.get(rate_hz, ".r16")
+
+
+def message_object(text: str) -> dict[str, Any] | None:
+    """Return the JSON object that `text` is; None for anything else."""
     try:
         message = json.loads(text)
     except ValueError:

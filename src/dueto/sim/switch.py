@@ -25,6 +25,8 @@ from dueto.sim.ticker import Ticker
 from dueto.sim.together import enter, leave
 from dueto.sim.virtual import VirtualTimeLoop
 
+AudioDialect = Literal["audio_stream", "audio_stream-binary", "audio_stream-base64", "audio_fork", "audio_fork-binary"]
+"The audio module that is loaded, and which build of it: named as dueto's own dialects are."
 DEFAULT_MEDIA_URL = "ws://127.0.0.1:8085/stream/{secretary}/{uuid}/{caller}?rate=16000&mix=mono&token={token}"
 
 VIRTUAL_EPOCH_S = 1_800_000_000.25
@@ -43,7 +45,7 @@ class Switch:
         media_url: str = DEFAULT_MEDIA_URL,
         *,
         secret: str = "",
-        dialect: Literal["audio_stream", "audio_stream-binary"] = "audio_stream-binary",
+        dialect: AudioDialect = "audio_stream-binary",
         start: Literal["dialplan", "gateway"] = "dialplan",
         answer: bool = True,
         dialplan: Sequence[Action] = (),
@@ -194,7 +196,10 @@ class Switch:
             query = parse_qs(urlsplit(url).query)
             mix, rate = query.get("mix", ["mono"])[0], query.get("rate", ["16000"])[0]
             rate = {"8000": "8k", "16000": "16k"}.get(rate, rate)
-            actions.append(("set", f"api_on_answer=uuid_audio_stream {unique_id} start {url} {mix} {rate}"))
+            command = "uuid_audio_fork" if self._dialect.startswith("audio_fork") else "uuid_audio_stream"
+            both_ways = f" audio_fork {{}} true true {query.get('rate', ['16000'])[0]}"
+            more = both_ways if self._dialect == "audio_fork-binary" else ""
+            actions.append(("set", f"api_on_answer={command} {unique_id} start {url} {mix} {rate}{more}"))
         if self._answer:
             actions.append(("answer", ""))
         if self._control and not faults.control_never:
