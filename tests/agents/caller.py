@@ -87,7 +87,7 @@ class ScriptedCall:
         if turn is not None:
             asyncio.get_running_loop().call_soon(self._do, turn)
 
-    async def stop(self) -> int:
+    async def stop(self, *, by: str = "agent") -> int:
         if self._cut is None:
             return 0
         self._cut.set()

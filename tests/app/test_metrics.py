@@ -78,6 +78,7 @@ def test_times_are_in_seconds(book: Book) -> None:
     book.tell("hangup_delivered", to_agent_ms=1.5)
     book.tell("transfer", outcome="busy", took_ms=2000)
     book.tell("said", ms=1000, heard_ms=400, interrupted=True)
+    book.tell("barge_in", by="speech", silence_ms=160, known_by="ledger")
     book.tell("call_ended", duration_s=61.5, frames_up=3000, frames_down=100, dropped_ms=500, underruns=2)
     assert book.value("pairing_seconds_sum", order="media_first") == 0.25
     assert book.value("hangup_to_agent_seconds_sum") == 0.0015
@@ -88,6 +89,7 @@ def test_times_are_in_seconds(book: Book) -> None:
     assert book.value("speech_seconds_total", part="queued") == 1
     assert book.value("speech_seconds_total", part="heard") == 0.4
     assert book.value("interruptions_total") == 1
+    assert book.value("bargein_silence_seconds_sum", known_by="ledger") == 0.16
     assert book.value("call_duration_seconds_sum") == 61.5
     assert book.value("frames_total", direction="up") == 3000
     assert book.value("frames_total", direction="down") == 100

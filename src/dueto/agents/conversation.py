@@ -211,16 +211,16 @@ class Conversation:
                     case SpeechStarted():
                         speaks = True
                         deadline = loop.time() + LONGEST_SPEECH_S
-                        await self._hush(saying)
+                        await self._hush(saying, "speech")
                     case (Speech() | Dtmf()) as answer:
-                        await self._hush(saying)
+                        await self._hush(saying, "digit" if isinstance(answer, Dtmf) else "speech")
                         return answer
         finally:
             await _end(saying)
 
-    async def _hush(self, saying: "asyncio.Task[None]") -> None:
+    async def _hush(self, saying: "asyncio.Task[None]", by: str) -> None:
         """Cut off what is being said, also where it only waits for its synthesiser."""
-        await self._call.stop()
+        await self._call.stop(by=by)
         await asyncio.sleep(0)  # so that it ends by itself and its caller learns how much was heard
         saying.cancel()
 

@@ -12,6 +12,7 @@ CALL_STATES = ("waiting", "talking", "held", "transferring", "bridged", "leaving
 _PAIRING_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
 _HANGUP_S = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _DURATION_S = (1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
+_SILENCE_S = (0.01, 0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.5, 1)
 _TRANSFER_S = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
 MAX_LABELS = 100
 "How many different values one label may take before the rest is counted as `other`."
@@ -76,6 +77,9 @@ class Metrics:
         self._underruns = counter("underruns", "Gaps in the agent's voice.")
         self._said = counter("speech_seconds", "Speech of agents: queued, and heard by the caller.", "part")
         self._interruptions = counter("interruptions", "Sentences of agents that were cut off.")
+        self._silence = histogram(
+            "bargein_silence_seconds", "From the decision to interrupt to the last sound.", _SILENCE_S, "known_by"
+        )
         self._digits = counter("dtmf", "Keys that callers pressed.")
         self._transfers = counter("transfers", "Transfers, by outcome.", "outcome")
         self._transfer_took = histogram("transfer_seconds", "From the wish to its outcome.", _TRANSFER_S)
@@ -94,6 +98,7 @@ class Metrics:
             "paired": self._paired,
             "pairing_late": lambda *_: self._late.inc(),
             "agent_started": lambda unique_id, _: self._enter(unique_id, "talking"),
+            "barge_in": self._barged_in,
             "dtmf": lambda *_: self._digits.inc(),
             "held": self._held,
             "resumed": self._resumed,
@@ -170,6 +175,11 @@ class Metrics:
         self._said.labels("heard").inc((_number(fields, "heard_ms") or 0) / 1000)
         if fields.get("interrupted"):
             self._interruptions.inc()
+
+    def _barged_in(self, _unique_id: str, fields: Fields) -> None:
+        silence_ms = _number(fields, "silence_ms")
+        if silence_ms is not None:
+            self._silence.labels(self._labelled("known_by", fields.get("known_by"))).observe(silence_ms / 1000)
 
     def _transferred(self, unique_id: str, fields: Fields) -> None:
         self._count(self._transfers, outcome=fields.get("outcome"))

@@ -175,6 +175,11 @@ class Playout:
         """What is still to be sent, all utterances together."""
         return self._waiting * 1000 // self._bytes_per_s
 
+    @property
+    def sounds_until(self) -> float:
+        """When the last of what was sent ends at the caller; in the past: it is silent."""
+        return self._play_until
+
     def open(self, *, live: bool = False, interruptible: bool = True) -> Utterance:
         """Begin an utterance; it plays after those opened before it.
 

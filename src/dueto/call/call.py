@@ -175,12 +175,14 @@ class Call:
         """`write` as a plain callable, for speed: `call.audio_to(call.write_now)` is an echo."""
         return self._session.voice.write
 
-    async def stop(self) -> int:
+    async def stop(self, *, by: str = "agent", decided_at: float | None = None) -> int:
         """Silence now: whoever waits in `say` gets Interrupted, unless it is not interruptible.
 
-        Returns how many ms of what was cut had been heard.
+        Returns how many ms of what was cut had been heard. How long the silence took counts as a barge-in: `by` says
+        what interrupted (`speech`, `digit`, ...), `decided_at` when that was detected (now by default), on the loop's
+        monotonic clock.
         """
-        return self._session.voice.interrupt()
+        return self._session.voice.interrupt(by, decided_at)
 
     async def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
         """End the call; returns when the channel is gone. One that is gone already is success."""

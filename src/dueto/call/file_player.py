@@ -1,13 +1,14 @@
 """The agent's voice as files that the switch plays: for an audio module that has no stream down."""
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from dueto.call.player import Outcome, Saying
+from dueto.call.player import Outcome, Saying, Silent
 from dueto.clock import Clock
 from dueto.errors import (
     CommandRefused,
@@ -190,7 +191,7 @@ class FilePlayer:
         if play is not None and piece is not None and not piece.announced.done():
             piece.announced.set_result(play.file)
 
-    def clear(self, *, everything: bool = True, breaks: bool = True) -> int:
+    def clear(self, *, everything: bool = True, breaks: bool = True, silent: Silent | None = None) -> int:
         """`uuid_break all`: about 11 ms to silence."""
         current = list(self._pieces.values())
         sayings = list(dict.fromkeys([*(piece.saying for piece in current if piece.saying), *self._order]))
@@ -208,7 +209,8 @@ class FilePlayer:
         control = self._control()
         if current and control is not None:
             if breaks:
-                self._spawn("break", self._break(control))
+                sounding = any(piece.started_at is not None for piece in current)
+                self._spawn("break", self._break(control, silent if sounding else None))
             else:
                 self._behind_a_bridge = True
         return heard_ms
@@ -372,8 +374,8 @@ class FilePlayer:
         if not piece.over.done():
             piece.over.set_result(None)
 
-    async def _break(self, control: ControlLeg) -> None:
-        try:
+    async def _break(self, control: ControlLeg, silent: Silent | None = None) -> None:
+        with contextlib.suppress(DuetoError):  # the channel or the leg is gone: silence all the same
             await control.break_all()
-        except DuetoError:
-            return  # the channel or the leg is gone: silence all the same
+        if silent is not None:
+            silent(self._clock(), "switch")

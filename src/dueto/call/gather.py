@@ -59,7 +59,8 @@ async def gather(
         try:
             await asyncio.wait((saying, first) if barge_in else (saying,), return_when=asyncio.FIRST_COMPLETED)
             if first.done() and not saying.done():
-                saying.cancel()  # which is silence
+                session.voice.interrupt("digit", everything=True)
+                saying.cancel()
             with contextlib.suppress(asyncio.CancelledError, Interrupted):
                 await saying
             async with asyncio.timeout(first_timeout_s):

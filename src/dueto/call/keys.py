@@ -57,12 +57,12 @@ async def _do(session: "Session", key: Key) -> None:
     try:
         match key.deed:
             case "transfer":
-                session.voice.silence()
+                session.voice.interrupt("digit", everything=True)
                 await session.conduct.transfer(
                     key.target, "blind", announce=None, accept=Accept(), introduce=None, ringback="", timeout_s=30.0
                 )
             case "repeat":
-                session.voice.silence()
+                session.voice.interrupt("digit", everything=True)
                 await session.voice.say_again()
             case "hangup":
                 session.happen(phase.HangupAsked("NORMAL_CLEARING"))

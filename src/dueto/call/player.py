@@ -67,6 +67,11 @@ class Saying(Protocol):
     "Called once, when it is done."
 
 
+Silent = Callable[[float, str], None]
+"""Is told when the caller hears, or heard, the last of what was cut, on the call's clock; and how that is known:
+`ledger` (by what was sent), `marks` (the far end said so), `switch` (it answered that it broke off)."""
+
+
 class Outcome:
     """How a saying ends: once, for everybody who waits for it, and for nobody if nobody does."""
 
@@ -119,11 +124,11 @@ class Player(Protocol):
         """Live audio: as soon as possible, dropping the oldest where too much waits."""
         ...
 
-    def clear(self, *, everything: bool = True, breaks: bool = True) -> int:
+    def clear(self, *, everything: bool = True, breaks: bool = True, silent: Silent | None = None) -> int:
         """Silence now: what was not heard yet is gone, as far as the dialect can. Returns the ms heard of what was cut.
 
         Without `everything`, what is not interruptible plays on. Without `breaks`, the switch is not told to break off
-        what it runs: it runs a bridge.
+        what it runs: it runs a bridge. `silent` is called, once, when the end of what was sounding is known.
         """
         ...
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from dueto.audio.playout import Playout, Utterance
-from dueto.call.player import Outcome, Saying
+from dueto.call.player import Outcome, Saying, Silent
 from dueto.clock import Clock
 from dueto.errors import Interrupted
 from dueto.legs.ports import MediaLeg
@@ -135,12 +135,15 @@ class StreamPlayer:
         if self._ledger.next_due(now) is not None:
             self._ticker.add(self._tick)
 
-    def clear(self, *, everything: bool = True, breaks: bool = True) -> int:
+    def clear(self, *, everything: bool = True, breaks: bool = True, silent: Silent | None = None) -> int:
         """Silence within the lead: a stream dialect without a clear plays what was sent."""
         if not everything and any(not saying.utterance.interruptible for saying in self._sayings):
             return 0
+        now = self._clock()
         self._live = None
-        cut = {utterance.id: ms for utterance, ms in self._ledger.clear(self._clock(), drops_sent=False)}
+        cut = {utterance.id: ms for utterance, ms in self._ledger.clear(now, drops_sent=False)}
+        if silent is not None and (ends_at := self._ledger.sounds_until) > now:
+            silent(ends_at, "ledger")
         hit = [saying for saying in self._sayings if saying.utterance.id in cut]
         self._sayings = [saying for saying in self._sayings if saying not in hit]  # all sent: it will be heard
         for saying in hit:

@@ -126,9 +126,20 @@ class Voice:
         if self._last:
             await self.say(self._last)
 
-    def interrupt(self) -> int:
-        """Cut what is being said and may be cut; return the ms of it that were heard."""
-        return 0 if self.player is None else self.player.clear(everything=False, breaks=self._breaks)
+    def interrupt(self, by: str, decided_at: float | None = None, *, everything: bool = False) -> int:
+        """Cut what is being said and may be cut (or everything); return the ms of it that were heard.
+
+        `by` says what interrupts, for the journal; `decided_at` since when it was known, on the call's clock.
+        """
+        if self.player is None:
+            return 0
+        session = self._session
+        since = session.house.clock() if decided_at is None else decided_at
+
+        def silent(at: float, known_by: str) -> None:
+            session.journal("barge_in", by=by, silence_ms=round((at - since) * 1000), known_by=known_by)
+
+        return self.player.clear(everything=everything, breaks=self._breaks, silent=silent)
 
     def silence(self) -> None:
         """Cut everything that is being said, interruptible or not."""
