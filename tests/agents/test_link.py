@@ -1,0 +1,438 @@
+"""A provider's WebSocket: opened in time or refused with a reason, never waited for, closed within a second."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from picows import (
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
+from tests.support.tls import client_context, server_context
+
+from dueto.agents.link import Link, http_fault, open_link, plain
+from dueto.errors import LocalProtocolError, ProviderFailed
+
+KEY = "sk-test-4f0c2f6e"
+
+
+class Peer(WSListener):
+    """The server's end of one connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transport: WSTransport | None = None
+        self.texts: list[bytes] = []
+        self.changed = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.answers_close = True
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        self.changed.set()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            if self.answers_close:
+                transport.send_close(frame.get_close_code(), frame.get_close_message())
+                transport.disconnect()
+        elif frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            self.texts.append(frame.get_payload_as_bytes())
+            self.changed.set()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.gone.set()
+
+    async def until(self, met: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not met():
+                self.changed.clear()
+                await self.changed.wait()
+
+    @property
+    def wire(self) -> WSTransport:
+        assert self.transport is not None
+        return self.transport
+
+    def send(self, kind: WSMsgType, data: bytes, **more: Any) -> None:
+        self.wire.send(kind, data, **more)
+
+
+class Asked:
+    """What the server was asked."""
+
+    def __init__(self) -> None:
+        self.peer = Peer()
+        self.headers: dict[str, str] = {}
+        self.path = ""
+        self.url = ""
+
+
+@contextlib.asynccontextmanager
+async def server(
+    refuse: tuple[int, bytes] | None = None, *, tls: bool = False, redirect_to: str = "", **options: Any
+) -> AsyncIterator[Asked]:
+    asked = Asked()
+
+    def factory(request: WSUpgradeRequest) -> Any:
+        asked.headers, asked.path = dict(request.headers), request.path.decode()
+        if redirect_to:
+            response = WSUpgradeResponse.create_redirect_response(307, redirect_to)
+            return WSUpgradeResponseWithListener(response, None)
+        if refuse is not None:
+            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(*refuse), None)
+        return asked.peer
+
+    listening = await ws_create_server(factory, "127.0.0.1", 0, ssl=server_context() if tls else None, **options)
+    port = listening.sockets[0].getsockname()[1]
+    asked.url = f"wss://localhost:{port}/v1/realtime?model=m" if tls else f"ws://127.0.0.1:{port}/v1/realtime?model=m"
+    try:
+        yield asked
+    finally:
+        listening.close()
+        if asked.peer.transport is not None:
+            asked.peer.wire.disconnect(graceful=False)
+            async with asyncio.timeout(10):
+                await asked.peer.gone.wait()
+
+
+class Client:
+    """What the link told."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.failures: list[ProviderFailed] = []
+        self.changed = asyncio.Event()
+
+    def message(self, data: bytes) -> None:
+        self.messages.append(data)
+        self.changed.set()
+
+    def closed(self, failure: ProviderFailed) -> None:
+        self.failures.append(failure)
+        self.changed.set()
+
+    async def until(self, met: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not met():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def open(self, url: str, **options: Any) -> Link:
+        return await open_link("Acme", url, self.message, self.closed, **options)
+
+
+async def refused(url: str, **options: Any) -> ProviderFailed:
+    with pytest.raises(ProviderFailed) as caught:
+        await Client().open(url, **options)
+    assert caught.value.__cause__ is None
+    return caught.value
+
+
+async def test_messages_pass_both_ways_over_tls_with_the_headers_that_were_given() -> None:
+    client = Client()
+    async with server(tls=True) as asked:
+        link = await client.open(
+            asked.url, headers={"Authorization": f"Bearer {KEY}"}, secrets=[KEY], ssl_context=client_context()
+        )
+        assert asked.headers["Authorization"] == f"Bearer {KEY}"
+        assert asked.path == "/v1/realtime?model=m"
+        link.send(b'{"type":"hello"}')
+        link.send_audio(b'{"type":"audio"}')
+        await asked.peer.until(lambda: len(asked.peer.texts) == 2)
+        asked.peer.send(WSMsgType.TEXT, b"one")
+        asked.peer.send(WSMsgType.BINARY, b"two")
+        await client.until(lambda: len(client.messages) == 2)
+        await link.aclose()
+        await asyncio.wait_for(asked.peer.gone.wait(), 10)
+    assert asked.peer.texts == [b'{"type":"hello"}', b'{"type":"audio"}']
+    assert client.messages == [b"one", b"two"]
+    assert client.failures == []
+
+
+async def test_a_message_in_pieces_arrives_whole() -> None:
+    client = Client()
+    async with server() as asked:
+        link = await client.open(asked.url)
+        asked.peer.send(WSMsgType.TEXT, b"o", fin=False)
+        asked.peer.send(WSMsgType.CONTINUATION, b"n", fin=False)
+        asked.peer.send(WSMsgType.CONTINUATION, b"e", fin=True)
+        asked.peer.send(WSMsgType.TEXT, b"two")
+        await client.until(lambda: len(client.messages) == 2)
+        await link.aclose()
+    assert client.messages == [b"one", b"two"]
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        (400, "refused"),
+        (401, "auth"),
+        (403, "auth"),
+        (404, "model"),
+        (408, "timeout"),
+        (429, "quota"),
+        (500, "refused"),
+        (503, "refused"),
+    ],
+)
+async def test_a_refused_upgrade_names_its_fault(status: int, fault: str) -> None:
+    body = b'{"error":{"message":"Incorrect key: %b\\nX-Forged: yes","code":"c"}}' % KEY.encode()
+    async with server((status, body)) as asked:
+        failure = await refused(asked.url, headers={"Authorization": f"Bearer {KEY}"}, secrets=[KEY])
+    assert failure.fault == fault
+    assert f"HTTP {status}" in str(failure)
+    assert KEY not in str(failure)
+    assert str(failure).isprintable()
+
+
+def test_what_a_provider_says_of_a_refusal_is_told_except_of_a_wrong_key() -> None:
+    unknown = http_fault("Acme", 404, b'{"error":{"message":"The model `x` does not exist"}}')
+    assert str(unknown) == "Acme knows no such address or model (HTTP 404: The model `x` does not exist)"
+    wrong = http_fault("Acme", 401, b'{"error":{"message":"Incorrect API key provided: sk-ab***cd"}}')
+    assert str(wrong) == "Acme does not accept the API key (HTTP 401)"
+    page = http_fault("Acme", 503, b"<html>sorry</html>")
+    assert str(page) == "Acme is out of order (HTTP 503)"
+
+
+def test_outside_text_becomes_one_short_line_without_secrets() -> None:
+    assert plain("a\r\nb\x00 c\u202ed", ["c"]) == "a b *** d"
+    assert len(plain("x" * 1000)) == 203
+
+
+async def test_a_redirect_is_not_followed_with_the_key() -> None:
+    async with server() as elsewhere, server(redirect_to=elsewhere.url) as asked:
+        failure = await refused(asked.url, headers={"Authorization": f"Bearer {KEY}"})
+    assert failure.fault == "refused"
+    assert elsewhere.headers == {}
+
+
+async def test_a_certificate_that_nobody_trusts_is_refused() -> None:
+    async with server(tls=True) as asked:
+        failure = await refused(asked.url)
+    assert failure.fault == "refused"
+    assert "certificate is not trusted" in str(failure)
+
+
+async def test_nobody_there_is_a_refusal() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        failure = await refused(f"ws://127.0.0.1:{taken.getsockname()[1]}/")
+    assert failure.fault == "refused"
+    assert "can't be reached" in str(failure)
+    assert "isn't a valid URL" not in str(await refused(f"http://127.0.0.1/?key={KEY}"))
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+@contextlib.asynccontextmanager
+async def raw_server(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """A server of bytes; at the end every connection to it must be over."""
+    over: list[asyncio.Event] = []
+
+    async def handled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        over.append(asyncio.Event())
+        with contextlib.suppress(ConnectionError):
+            await handle(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        over[-1].set()
+
+    async with await asyncio.start_server(handled, "127.0.0.1", 0) as listening:
+        yield f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+        async with asyncio.timeout(10):
+            for one in over:
+                await one.wait()
+
+
+async def test_a_server_that_never_answers_is_given_up_in_time() -> None:
+    async with raw_server(silent) as url:
+        failure = await refused(url, connect_s=0.05)
+    assert failure.fault == "timeout"
+    assert str(failure) == "Acme did not answer within 0.05 s"
+
+
+async def test_a_server_that_speaks_no_websocket_broke_the_protocol() -> None:
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"220 mail ready\r\n\r\n")
+        await silent(reader, writer)
+
+    async with raw_server(other) as url:
+        failure = await refused(url)
+    assert failure.fault == "protocol"
+
+
+async def test_a_connect_that_is_cancelled_leaves_no_connection() -> None:
+    asked, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        key = next(line.split(b": ")[1] for line in request.split(b"\r\n") if line.startswith(b"Sec-WebSocket-Key"))
+        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        asked.set()
+        await cancelled.wait()
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        )
+        await reader.read()
+
+    async with raw_server(slow) as url:
+        opening = asyncio.ensure_future(Client().open(url))
+        await asyncio.wait_for(asked.wait(), 10)
+        opening.cancel()
+        await asyncio.wait({opening})
+        cancelled.set()
+
+
+async def test_a_header_that_holds_a_lines_end_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        await Client().open("ws://127.0.0.1:1/", headers={"api-key": f"{KEY}\r\nHost: other"})
+    assert KEY not in str(caught.value)
+
+
+async def test_the_peers_close_is_told_with_its_reason_and_once() -> None:
+    client = Client()
+    async with server() as asked:
+        link = await client.open(asked.url)
+        asked.peer.wire.send_close(1008, b"session expired")  # type: ignore[arg-type]
+        await client.until(lambda: bool(client.failures))
+        await asyncio.wait_for(asked.peer.gone.wait(), 10)
+        await link.aclose()
+        await link.aclose()
+        link.send(b"nothing")
+        link.send_audio(b"nothing")
+    assert [str(one) for one in client.failures] == ["Acme closed the connection (1008: session expired)"]
+    assert (link.close_code, link.close_reason, client.failures[0].fault) == (1008, "session expired", "dropped")
+
+
+async def test_a_broken_connection_is_told() -> None:
+    client = Client()
+    async with server() as asked:
+        await client.open(asked.url)
+        asked.peer.wire.disconnect(graceful=False)
+        await client.until(lambda: bool(client.failures))
+    assert client.failures[0].fault == "dropped"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [(WSMsgType.CONTINUATION, b"x", {})],
+        [(WSMsgType.TEXT, b"x", {"fin": False}), (WSMsgType.TEXT, b"y", {})],
+        [(WSMsgType.TEXT, b"x", {"rsv1": True})],
+    ],
+)
+async def test_a_peer_that_breaks_the_protocol_is_cut_off(
+    pieces: list[tuple[WSMsgType, bytes, dict[str, Any]]],
+) -> None:
+    client = Client()
+    async with server() as asked:
+        await client.open(asked.url)
+        for kind, data, more in pieces:
+            asked.peer.send(kind, data, **more)
+        await client.until(lambda: bool(client.failures))
+    assert client.failures[0].fault == "protocol"
+    assert client.messages == []
+
+
+async def test_a_callback_that_raises_ends_the_link_as_a_broken_protocol(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client()
+
+    def raises(data: bytes) -> None:
+        raise ValueError("bug")
+
+    async with server() as asked:
+        await open_link("Acme", asked.url, raises, client.closed)
+        asked.peer.send(WSMsgType.TEXT, b"x")
+        await client.until(lambda: bool(client.failures))
+    assert client.failures[0].fault == "protocol"
+
+
+async def test_closing_takes_no_longer_than_a_second_of_a_peer_that_does_not_answer() -> None:
+    client = Client()
+    async with server() as asked:
+        asked.peer.answers_close = False
+        link = await client.open(asked.url)
+        async with asyncio.timeout(10):
+            await link.aclose()
+            await asked.peer.gone.wait()
+    assert client.failures == []
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_provider_that_does_not_read_loses_the_oldest_audio_and_nothing_else(tls: bool) -> None:
+    client = Client()
+    async with server(tls=tls, read_buffer_init_size=2048) as asked:
+        link = await client.open(asked.url, ssl_context=client_context(), late_audio_ms=400)
+        await asked.peer.until(lambda: asked.peer.transport is not None)
+        asked.peer.wire.underlying_transport.pause_reading()  # type: ignore[attr-defined]
+        frame = b"A" * 16000
+        sent = 0
+        while link.dropped_ms < 1000:
+            link.send_audio(b"%08d" % sent + frame)
+            link.send(b"control %d" % sent)
+            sent += 1
+            assert sent < 5000
+        asked.peer.wire.underlying_transport.resume_reading()  # type: ignore[attr-defined]
+        last = b"control %d" % (sent - 1)
+        await asked.peer.until(lambda: last in asked.peer.texts)
+        await link.aclose()
+    controls = [text for text in asked.peer.texts if text.startswith(b"control")]
+    audio = [int(text[:8]) for text in asked.peer.texts if not text.startswith(b"control")]
+    assert controls == [b"control %d" % number for number in range(sent)]
+    assert len(audio) == sent - 50
+    assert audio == sorted(audio)
+    assert audio[-20:] == list(range(sent - 20, sent))
+    assert client.failures == []
+
+
+async def test_a_provider_that_reads_nothing_at_all_is_given_up() -> None:
+    client = Client()
+    async with server() as asked:
+        link = await client.open(asked.url)
+        await asked.peer.until(lambda: asked.peer.transport is not None)
+        asked.peer.wire.underlying_transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(2000):
+            link.send(b"x" * 16000)
+        await client.until(lambda: bool(client.failures))
+    assert client.failures[0].fault == "timeout"
+
+
+async def test_no_key_is_logged_even_at_the_lowest_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(1)
+    logging.getLogger("picows").setLevel(1)
+    client = Client()
+    async with server() as asked:
+        link = await client.open(asked.url, headers={"Authorization": f"Bearer {KEY}"})
+        await link.aclose()
+    logging.getLogger("picows").setLevel(logging.NOTSET)
+    ours = [record for record in caplog.records if record.name.startswith("dueto")]
+    assert not [record for record in ours if KEY in record.getMessage()]
+
+
+def test_the_contexts_verify() -> None:
+    from dueto.agents.link import trusted
+
+    assert trusted().verify_mode is ssl.CERT_REQUIRED
+    assert trusted().check_hostname
+    assert trusted() is trusted()
