@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from dueto.call.player import Outcome, Saying, Silent
+from dueto.call.player import Outcome, Saying, Silent, Tape
 from dueto.clock import Clock
 from dueto.errors import (
     CommandRefused,
@@ -30,6 +30,7 @@ class _Piece:
     """One file: sent to the module, announced by its ::play event, played by the control leg."""
 
     id: str
+    pcm: bytes
     duration_ms: int
     saying: "_Filed | None"
     announced: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -143,6 +144,7 @@ class FilePlayer:
         self._dropped_ms = 0
         self._behind_a_bridge = False
         self.frames_sent = 0
+        self.tape: Tape | None = None
 
     @property
     def underruns(self) -> int:
@@ -298,7 +300,7 @@ class FilePlayer:
         media = self._media()
         if media is None or not self._can_play():
             raise NotCapable("this audio module plays only through the control leg (`socket ... async full`)")
-        piece = _Piece(f"d{next(self._ids)}", len(pcm) // self._bytes_per_ms, saying)
+        piece = _Piece(f"d{next(self._ids)}", pcm, len(pcm) // self._bytes_per_ms, saying)
         self._pieces[piece.id] = piece
         media.send_text(stream_audio(pcm, self._rate_hz, piece.id))
         self.frames_sent += piece.duration_ms // 20
@@ -355,6 +357,8 @@ class FilePlayer:
 
         def started() -> None:
             piece.started_at = self._clock()
+            if self.tape is not None:
+                self.tape.heard(piece.pcm, piece.started_at)
 
         try:
             done = await control.execute("playback", file, on_start=started)
@@ -377,5 +381,7 @@ class FilePlayer:
     async def _break(self, control: ControlLeg, silent: Silent | None = None) -> None:
         with contextlib.suppress(DuetoError):  # the channel or the leg is gone: silence all the same
             await control.break_all()
+        if self.tape is not None:
+            self.tape.cut(self._clock())
         if silent is not None:
             silent(self._clock(), "switch")

@@ -111,10 +111,24 @@ def _retrieve(future: "asyncio.Future[None]") -> None:
         future.exception()
 
 
+class Tape(Protocol):
+    """Keeps what the caller heard of us, when he heard it: a recording."""
+
+    def heard(self, pcm: bytes, at: float) -> None:
+        """L16 mono at the call's rate that sounds from `at` on (the call's clock); it may lie ahead by the lead."""
+        ...
+
+    def cut(self, at: float) -> None:
+        """What was to sound after `at` was cut off after all."""
+        ...
+
+
 class Player(Protocol):
     """One call's way down."""
 
     frames_sent: int
+    tape: Tape | None
+    "Who keeps what was heard, if somebody does."
 
     def open(self, *, interruptible: bool = True) -> Saying:
         """Begin to say something, behind what is being said already."""

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 
 from dueto.audio.playout import Playout, Utterance
-from dueto.call.player import Outcome, Saying, Silent
+from dueto.call.player import Outcome, Saying, Silent, Tape
 from dueto.clock import Clock
 from dueto.errors import Interrupted
 from dueto.legs.ports import MediaLeg
 from dueto.legs.ticker import Ticker
 from dueto.wire.media import Dialect
 
+FRAME_S = 0.02
 BACKLOG_EVERY_S = 0.1
 "How often the kernel is asked what it still holds: a system call, so not for every frame."
 
@@ -82,6 +83,7 @@ class StreamPlayer:
         self._paused = False
         self._quiet: list[asyncio.Future[None]] = []
         self.frames_sent = 0
+        self.tape: Tape | None = None
 
     @property
     def underruns(self) -> int:
@@ -122,16 +124,15 @@ class StreamPlayer:
         elif media is not None and not self._paused and self._ledger.pass_on(live, frame, now):
             media.send_audio(frame)
             self.frames_sent += 1
+            if self.tape is not None:
+                self.tape.heard(frame, self._ledger.sounds_until - FRAME_S)
             return
         if self._ledger.catches_up(live, frame, now):
             return
         self._ledger.add(live, frame)
         if media is None or self._paused:
             return
-        frames = self._ledger.due(now)
-        for data in frames:
-            media.send_audio(data)
-        self.frames_sent += len(frames)
+        self._send(media, self._ledger.due(now))
         if self._ledger.next_due(now) is not None:
             self._ticker.add(self._tick)
 
@@ -142,6 +143,8 @@ class StreamPlayer:
         now = self._clock()
         self._live = None
         cut = {utterance.id: ms for utterance, ms in self._ledger.clear(now, drops_sent=False)}
+        if self.tape is not None:
+            self.tape.cut(self._ledger.sounds_until)
         if silent is not None and (ends_at := self._ledger.sounds_until) > now:
             silent(ends_at, "ledger")
         hit = [saying for saying in self._sayings if saying.utterance.id in cut]
@@ -168,6 +171,13 @@ class StreamPlayer:
         if not paused:
             self._ticker.add(self._tick)
 
+    def _send(self, media: MediaLeg, frames: list[bytes]) -> None:
+        for frame in frames:
+            media.send_audio(frame)
+        self.frames_sent += len(frames)
+        if self.tape is not None and frames:  # they follow each other without a gap
+            self.tape.heard(b"".join(frames), self._ledger.sounds_until - len(frames) * FRAME_S)
+
     def _end_live(self) -> None:
         if self._live is not None:
             self._ledger.finish(self._live)
@@ -183,10 +193,7 @@ class StreamPlayer:
     def _pump(self, now: float, backlog_ms: float = 0.0) -> bool:
         media = self._media()
         if media is not None and not self._paused:
-            frames = self._ledger.due(now, backlog_ms)  # a backlog counts once, at the moment it was measured
-            for data in frames:
-                media.send_audio(data)
-            self.frames_sent += len(frames)
+            self._send(media, self._ledger.due(now, backlog_ms))  # a backlog counts once, when it was measured
         for saying in tuple(self._sayings):
             ends_at = self._ledger.heard_at(saying.utterance)
             if ends_at is not None and ends_at <= now:
