@@ -84,6 +84,7 @@ def test_the_defaults_are_those_that_were_promised() -> None:
         "destinations": {},
         "dtmf": {},
         "switch": {"address": "", "password": "", "user": ""},
+        "records": {"messages": ""},
         "logs": {"format": "json"},
         "metrics": {"listen": "127.0.0.1:9108"},
     }
@@ -194,6 +195,7 @@ def test_an_older_name_and_a_missing_underscore_are_remarked_upon(tmp_path: Path
         ("[agent]\nwhen_failed = 'sals'\n[destinations.sales]\ndial = 'x'\n", 'did you mean "sales"?'),
         ("[destinations.a]\ndial = 'x'\ndigit = 1\n", '[destinations.a] digit: expected text in quotes ("..."), not 1'),
         ("[destinations.a]\ndial = 'x'\ndigit = '12'\n", "[destinations.a] digit: expected one key"),
+        ("[records]\nmessages = 'messages.jsonl'\n", "[records] messages: expected the whole path of a file, such as"),
         ("[destinations.hangup]\ndial = 'x'\n", "[destinations.hangup]: expected a name"),
     ],
 )

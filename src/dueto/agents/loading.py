@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from dueto.agents.messages import KeepMessage
 from dueto.agents.profiles import Kind, LoadedAgent, Profile, Surroundings
 from dueto.call.ports import Agent, Destination
 from dueto.errors import SettingsError
@@ -50,11 +51,11 @@ def find_kind(use: str) -> Kind | None:
     """
     if use in BUILT_IN:
         where = BUILT_IN[use]
-        return _as_kind(_imported(where, use), where) if use in kinds() else None
+        return _as_kind(load_object(where, f'the agent "{use}"'), where) if use in kinds() else None
     if is_callable_name(use):
-        return _as_kind(_imported(use, use), use)
+        return _as_kind(load_object(use, f'the agent "{use}"'), use)
     offered = _offered().get(use)
-    return None if offered is None else _as_kind(_imported(offered.value, use), offered.value)
+    return None if offered is None else _as_kind(load_object(offered.value, f'the agent "{use}"'), offered.value)
 
 
 def read_profile(values: Mapping[str, Any]) -> Profile | None:
@@ -75,6 +76,7 @@ def load_agent(
     destinations: Iterable[Destination],
     profiles: Mapping[str, Profile] | None = None,
     environment: Mapping[str, str] | None = None,
+    keep_message: KeepMessage | None = None,
 ) -> LoadedAgent:
     """Return the agent called `use`: one of `profiles`, the name of a kind, or `module:callable`.
 
@@ -86,7 +88,7 @@ def load_agent(
         raise SettingsError(
             f'[agent] use: there is no agent "{use}"; there are {", ".join([*(profiles or {}), *kinds()])}'
         )
-    around = Surroundings(use, tuple(destinations), environment or {})
+    around = Surroundings(use, tuple(destinations), environment or {}, keep_message)
     return kind.build(kind.profile(use=use) if profile is None else profile, around)
 
 
@@ -94,8 +96,8 @@ def _offered() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def _imported(where: str, use: str) -> object:
-    """Return the object that `module:attribute` names."""
+def load_object(where: str, who: str) -> object:
+    """Return what `module:attribute` names; `who` asks for it. Raises: SettingsError: it can't be had."""
     module_name, _, attribute = where.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:  # as `python -m` would: an agent beside the configuration is found
@@ -105,7 +107,7 @@ def _imported(where: str, use: str) -> object:
     except ImportError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         remedy = f"pip install 'dueto[{extra}]'" if extra else str(error)
-        raise SettingsError(f'the agent "{use}" needs what is not here: {remedy}') from None
+        raise SettingsError(f"{who} needs what is not here: {remedy}") from None
     for name in attribute.split("."):
         found = getattr(found, name, None)
     if found is None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from dueto.agents.messages import KeepMessage
 from dueto.call.ports import Agent, Destination, Mouth
 
 
@@ -42,7 +43,9 @@ class VoiceProfile(Profile):
     greeting: str = ""
     "The first sentence; empty: the model finds one."
     tools: tuple[str, ...] = ("transfer_call", "end_call")
-    "What the model can do: names of our own tools, or `module:function`."
+    "What the model can do: names of our own tools, or `module:function`; for `own_tools.load_tools`."
+    tool_s: Annotated[Seconds, Field(gt=0)] = 15.0
+    "How long a tool of your own may take."
 
 
 async def _nothing() -> None:
@@ -70,6 +73,8 @@ class Surroundings:
     destinations: tuple[Destination, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     "For keys that are not written into a file: `OPENAI_API_KEY`."
+    keep_message: KeepMessage | None = None
+    "Where `take_message` puts them."
 
 
 @dataclass(frozen=True, slots=True)

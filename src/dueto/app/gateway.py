@@ -4,12 +4,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from dueto.agents.loading import load_agent
+from dueto.agents.messages import KeepMessage, MessageFile
 from dueto.agents.profiles import LoadedAgent
 from dueto.app.addresses import parse_address
 from dueto.app.http import StatusServer
@@ -56,7 +58,7 @@ class Gateway:
         "The ports that are listened on, once started: those of the settings, or free ones where those said 0."
         destinations = settings.destinations_by_name()
         self.agent = (
-            load_agent(settings.agent.use, destinations.values(), settings.agents, os.environ)
+            load_agent(settings.agent.use, destinations.values(), settings.agents, os.environ, _messages(settings))
             if agent is None
             else LoadedAgent(getattr(agent, "__name__", type(agent).__name__), agent)
         )
@@ -202,6 +204,14 @@ class Gateway:
         if self.desk.draining:
             return False, "draining"
         return (False, "full") if self.desk.full else (True, "ready")
+
+
+def _messages(settings: Settings) -> KeepMessage | None:
+    if not settings.records.messages:
+        return None
+    file = MessageFile(Path(settings.records.messages))
+    file.check()
+    return file.keep
 
 
 class _ControlServer(Protocol):

@@ -242,6 +242,19 @@ class SwitchSettings(Section):
         return password
 
 
+class RecordsSettings(Section):
+    """What is kept of calls, besides the log."""
+
+    messages: str = ""
+
+    @field_validator("messages")
+    @classmethod
+    def _check_path(cls, text: str) -> str:
+        if text and (not text.isprintable() or not text.startswith("/")):
+            raise ValueError('expected the whole path of a file, such as "/var/lib/dueto/messages.jsonl"')
+        return text
+
+
 class LogsSettings(Section):
     """Log lines."""
 

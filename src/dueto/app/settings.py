@@ -24,6 +24,7 @@ from dueto.app.sections import (
     LogsSettings,
     MediaSettings,
     MetricsSettings,
+    RecordsSettings,
     SwitchSettings,
     check_keys,
 )
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     destinations: dict[str, DestinationSettings] = {}
     dtmf: Annotated[dict[str, str], AfterValidator(check_keys)] = {}
     switch: SwitchSettings = SwitchSettings()
+    records: RecordsSettings = RecordsSettings()
     logs: LogsSettings = LogsSettings()
     metrics: MetricsSettings = MetricsSettings()
 

@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 from dueto.call.events import CallEvent, Held, HungUp, Resumed
 from dueto.call.gather import Gathered, gather
 from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
-from dueto.call.ports import Accept, Announce, Ear, Mode, TransferResult
+from dueto.call.ports import Accept, Announce, Destination, Ear, Mode, TransferResult
 from dueto.call.presence import Presence, presence
 from dueto.call.session import Session
 from dueto.call.utterance import Utterance
+from dueto.clock import Clock
 from dueto.errors import CallEnded, CommandRefused, LocalProtocolError, NotCapable, ReplyTimeout
 from dueto.wire.esl import Api, Event, checked
 
@@ -52,6 +54,8 @@ class Call:
         self._session = session
         self.log: Any = session.log
         "A logger bound to the call."
+        self.recording = ""
+        "The switch's file that `record` began last."
 
     def __repr__(self) -> str:
         return f"<Call {self.unique_id} {self._session.state.phase.value}>"
@@ -97,6 +101,27 @@ class Call:
     def ended(self) -> bool:
         """Whether the call is over."""
         return self._session.ended
+
+    @property
+    def destinations(self) -> Mapping[str, Destination]:
+        """Where this caller can be transferred to, by name."""
+        return self._session.house.destinations
+
+    def local_time(self) -> datetime:
+        """What the clock on the wall says here, for opening hours."""
+        return self._session.house.local_time()
+
+    @property
+    def clock(self) -> Clock:
+        """The clock, in seconds, that everything in the call is measured by."""
+        return self._session.house.clock
+
+    def note(self, event: str, **fields: object) -> None:
+        """Note something for the log, the metrics and whoever else keeps record: a name in snake case, plain values.
+
+        Fields named like a secret or like digits (`..._digits`, `token`, ...) are masked.
+        """
+        self._session.journal(event, **fields)
 
     def can(self, verb: Verb) -> bool:
         """Whether `verb` could work right now."""
@@ -358,6 +383,7 @@ class Call:
         checked(path, "path", forbidden=" '\"`$;")
         limit = f" {limit_s}" if limit_s else ""
         await self.api("uuid_record", f"{self.unique_id} start {path}{limit}")
+        self.recording = path
 
     async def stop_recording(self, path: str = "all") -> None:
         """Stop one recording of the switch, or all of them."""

@@ -1,0 +1,96 @@
+"""Messages that callers leave: one JSON line each in a file of the configuration, or handed to your own coroutine."""
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from dueto.agents.tools import ToolRefused
+from dueto.errors import SettingsError
+
+LARGEST_BYTES: Final = 256 << 20
+"A file beyond this takes no more: something is wrong, or nobody reads it."
+
+
+class Message(msgspec.Struct, frozen=True):
+    """What somebody wants to be told to somebody else. Anybody can write anything into the texts."""
+
+    at: str
+    "When, ISO 8601 with the offset from UTC."
+    call: str
+    "The channel's `Unique-ID`."
+    agent: str
+    caller_number: str
+    destination_number: str
+    text: str
+    caller_name: str = ""
+    "As the caller gave it."
+    callback: str = ""
+    "Where he wants to be called back, as he gave it."
+    for_whom: str = ""
+    recording: str = ""
+    "The switch's file with the whole call, if it is being recorded."
+
+
+KeepMessage = Callable[[Message], Awaitable[None]]
+"Takes a message. Raises: NotKept: the text says why, for the caller's ears."
+
+
+class NotKept(ToolRefused):
+    """A message could not be kept; the text says why."""
+
+
+class MessageFile:
+    """Appends messages to one file; whole lines or nothing, on the disk when it returns."""
+
+    def __init__(self, path: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
+        self._path = path
+        self._largest_bytes = largest_bytes
+        self._turn = asyncio.Lock()
+
+    def check(self) -> None:
+        """Find out at start whether it can be written. Raises: SettingsError."""
+        try:
+            os.close(self._open())
+        except OSError as error:
+            raise SettingsError(f"[records] messages: {self._path}: {error.strerror}") from None
+
+    async def keep(self, message: Message) -> None:
+        """Write a message. Cancelling it may leave it written. Raises: NotKept."""
+        line = msgspec.json.encode(message) + b"\n"
+        async with self._turn:
+            try:
+                await asyncio.to_thread(self._append, line)
+            except OSError as error:
+                raise NotKept(f"the message could not be stored: {error.strerror}") from None
+
+    def _append(self, line: bytes) -> None:
+        handle = self._open()
+        try:
+            size = os.fstat(handle).st_size
+            if size + len(line) > self._largest_bytes:
+                raise OSError(0, f"{self._path.name} is full")
+            try:
+                written = os.write(handle, line)
+                if written != len(line):
+                    raise OSError(0, "the disk is full")
+                os.fsync(handle)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(handle, size)  # no half line that the next one would be glued to
+                raise
+        finally:
+            os.close(handle)
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        handle = os.open(self._path, flags, 0o600)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(0, "not a file")
+        return handle
