@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
-from dueto.call.events import CallEvent, Held, HungUp, Resumed
+from dueto.call.events import CallEvent, HungUp
 from dueto.call.gather import Gathered, gather
 from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
@@ -38,8 +38,6 @@ Verb = Literal[
     "write",
 ]
 Happened = TypeVar("Happened", bound=CallEvent)
-HELD_S = 3.0
-"How long a hold may take to be told."
 DTMF = re.compile(r"[0-9A-D*#wW]{1,128}")
 
 
@@ -269,36 +267,17 @@ class Call:
         return await self.transfer(target, timeout_s=timeout_s)
 
     async def hold(self, music: str = "") -> None:
-        """Put the caller on hold, with the switch's hold music, another sound of its own, or `silence`.
+        """Put the caller on hold: he hears the switch's hold music, another sound of its own, or `silence`.
 
         Returns when the switch has done it; a caller who is on hold already is success. Raises: ReplyTimeout.
         """
         async with self._session.alive():
-            self._session.holds = True
-            if music:
-                await self.set_variables(hold_music=music)
-            if not self._session.state.held:
-                await self._held(Held, self.unique_id)
+            await self._session.hold.begin(music)
 
     async def unhold(self) -> None:
         """Take the caller back; returns when the switch has done it. Raises: ReplyTimeout."""
         async with self._session.alive():
-            if self._session.state.held:
-                await self._held(Resumed, f"off {self.unique_id}")
-            self._session.holds = False
-
-    async def _held(self, kind: type[CallEvent], argument: str) -> None:
-        """`uuid_hold` says +OK whatever becomes of it: only its event tells."""
-        done = asyncio.Event()
-        with self._session.seat.tapped(lambda event: done.set() if isinstance(event, kind) else None):
-            await self.api("uuid_hold", argument)
-            if self._session.control_now() is None:
-                return  # over the inbound socket no event of a hold comes
-            try:
-                async with asyncio.timeout(HELD_S):
-                    await done.wait()
-            except TimeoutError:
-                raise ReplyTimeout(f"the switch told of no {kind.__name__.lower()} within {HELD_S} s") from None
+            await self._session.hold.end()
 
     async def answer(self) -> None:
         """Answer the call; one that is answered already is success. Raises: CommandRefused: it is not answered."""
@@ -391,7 +370,14 @@ class Call:
         await self.api("uuid_record", f"{self.unique_id} stop {path}")
 
     async def park(self) -> None:
-        """Leave the channel in the switch's park: silent, alive, without us. For the agent the call is over then."""
+        """Leave the channel in the switch's park: silent, alive, without us. For the agent the call is over then.
+
+        Raises: NotCapable: no control leg, or one without `full`.
+        """
+        if self.ended:
+            return
+        async with self._session.alive():
+            await self._session.switch()
         self._session.conduct.park()
         await self._until_ended(LeaveAsked("parked"))
 

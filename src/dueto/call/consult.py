@@ -5,12 +5,13 @@ A transaction: until `uuid_bridge` succeeded the caller is ours, and whatever go
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from dueto.call import phase
 from dueto.call.events import Dtmf, HungUp, Speech
+from dueto.call.hold import HOLD_MUSIC
 from dueto.call.placing import Dialled, mint, place
 from dueto.call.ports import Accept, Announce, Destination, TransferResult
 from dueto.call.three_way import ThreeWay
@@ -28,7 +29,6 @@ BRIDGED_S = 5.0
 "How long CHANNEL_BRIDGE may take after `uuid_bridge`."
 DECIDE_S = 120.0
 "How long the other side may take in all."
-HOLD_MUSIC = "local_stream://moh"
 RINGING = "tone_stream://%(1000,3000,440,480);loops=-1"
 "What the caller hears where the switch has no hold music."
 
@@ -72,7 +72,7 @@ class Consultation:
         session.seal(True)  # the caller hears the switch's music, and the agent speaks to somebody else
         bridged = False
         try:
-            async with self._company():
+            with self._company():
                 placed = await self._place(unique_id)
                 if placed.outcome != "answered":
                     return TransferResult(placed.outcome, placed.hangup_cause, self._sip_code)
@@ -209,27 +209,15 @@ class Consultation:
 
     # -- the caller
 
-    @contextlib.asynccontextmanager
-    async def _company(self) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _company(self) -> Iterator[None]:
         """Keep the caller company, until the block ends."""
-        session = self._session
-        task = session.tasks.start("hold music", self._music())
+        hold = self._session.hold
+        hold.play(self._ringback or HOLD_MUSIC, RINGING)
         try:
             yield
         finally:
-            task.cancel()
-            control = session.control_now()
-            if control is not None and not session.ended:
-                control.post(Api("uuid_break", f"{session.unique_id} all"))
-
-    async def _music(self) -> None:
-        """Play on the switch until cancelled; where its music is missing, a ringing tone."""
-        control = self._session.control_now()
-        if control is None or self._ringback == "silence":
-            return
-        with contextlib.suppress(DuetoError):
-            for sound in (self._ringback or HOLD_MUSIC, RINGING):
-                await control.execute("playback", sound)
+            hold.stop()
 
     async def _meet(self, unique_id: str) -> None:
         """All three talk, until the agent has said what there is to say."""

@@ -67,8 +67,7 @@ async def _do(session: "Session", key: Key) -> None:
             case "hangup":
                 session.happen(phase.HangupAsked("NORMAL_CLEARING"))
             case "hold":
-                held = session.state.held
-                await session.api("uuid_hold", f"{'off ' if held else ''}{session.unique_id}")
+                await (session.hold.end() if session.state.held else session.hold.begin())
             case "return_to_dialplan":
                 session.leave(dueto_result="key")
     except Interrupted:

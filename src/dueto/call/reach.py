@@ -46,8 +46,10 @@ class Reach:
         api = (control is not None and control.capabilities.api) or (link is not None and link.up)
         if verb == "listen":
             return self.voice.hearing is not None
-        if verb in ("answer", "execute", "park", "pre_answer", "ring_ready", "play"):
+        if verb in ("answer", "execute", "pre_answer", "ring_ready"):
             return control is not None
+        if verb in ("park", "play"):
+            return control is not None and control.capabilities.api
         if verb == "gather":
             return control is not None or self.state.control is Leg.AWAITED
         if verb in ("say", "write"):

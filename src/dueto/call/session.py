@@ -20,6 +20,7 @@ from dueto.call.events import (
     Resumed,
     Unbridged,
 )
+from dueto.call.hold import Hold
 from dueto.call.house import House
 from dueto.call.phase import Action, CallState, Leg, Phase, step
 from dueto.call.reach import Reach
@@ -68,16 +69,16 @@ class Session(Reach):
         "Who waits for CHANNEL_BRIDGE."
         self.b_leg = ""
         self._sealed = False
-        self.holds = False
-        "A verb of ours put the caller on hold."
         self.gather_digit: Callable[[Dtmf], None] | None = None
         "Who gets the digits, in place of the DTMF map and the agent."
         self.log: Any = house.logger(unique_id)
         self.tasks = Tasks(unique_id, self._task_failed, self.check_over)
         self.conduct = Conduct(self)
         self.voice = Voice(self)
+        self.hold = Hold(self)
         self.seat = Seat(self)
         self._scopes: set[asyncio.Timeout] = set()
+        self._over = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._happening = False
         self._to_happen: list[phase.Event] = []
@@ -134,7 +135,12 @@ class Session(Reach):
             if scope.expired():
                 raise CallEnded(f"the call {self.unique_id} is over") from None
             raise
-        except (LegClosed, CommandRefused):
+        except (LegClosed, CommandRefused) as error:
+            self._scopes.discard(scope)
+            if not self.ended and _may_be_the_end(error):  # its proof may be a moment behind
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.house.rules.hangup_grace_s):
+                        await self._over.wait()
             if self.ended:
                 raise CallEnded(f"the call {self.unique_id} is over") from None
             raise
@@ -164,7 +170,7 @@ class Session(Reach):
 
     def has_playback(self) -> bool:
         """Whether the switch may be playing something for us."""
-        return self.waiting_tone or self.voice.in_the_switch
+        return self.waiting_tone or self.hold.audible or self.voice.in_the_switch
 
     def journal(self, event: str, **fields: object) -> None:
         """Note something worth a log line."""
@@ -295,8 +301,10 @@ class Session(Reach):
         if action in _TELLS:
             name, told = _TELLS[action]
             if action is Action.TELL_HELD:
-                told = Held("us" if self.holds else "caller")
+                told = Held("us" if self.hold.ours else "caller")
             self.journal(name)
+            if action is Action.TELL_RESUMED:
+                self.hold.over()
             self.seat.tell(told)
             if action in (Action.TELL_HELD, Action.TELL_RESUMED):
                 self.voice.pause(self.state.held)
@@ -366,6 +374,7 @@ class Session(Reach):
         self.journal("hungup", cause=self._cause, witness=self._witness)
         if self.b_leg:
             self.cancel_b_leg()
+        self._over.set()
         for scope in tuple(self._scopes):
             scope.reschedule(asyncio.get_running_loop().time())
         self.tasks.cancel()
@@ -430,3 +439,8 @@ class Session(Reach):
         duration_s = self._gone_at - self._born
         self.journal("call_ended", duration_s=duration_s, cause=self._cause, **self.voice.figures())
         self.registry.over(self)
+
+
+def _may_be_the_end(error: Exception) -> bool:
+    """Whether the switch may be speaking of a channel that is gone, where its event has not come yet."""
+    return isinstance(error, LegClosed) or "No such channel" in str(error) or "Cannot locate session" in str(error)

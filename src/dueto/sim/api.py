@@ -196,6 +196,14 @@ def _record(channel: "Channel", rest: str) -> bytes:
     if target is None:
         return b"-ERR Cannot locate session!\n"
     target.record.note("switch", "record", what=words[1], path=words[2])
+    if words[1] == "start":
+        if not target.has_media:
+            return b"-ERR Cannot record session!\n"
+        target.recordings.add(words[2])
+    elif words[1] == "stop":
+        if not (target.recordings if words[2] == "all" else words[2] in target.recordings):
+            return b"-ERR Cannot stop record session!\n"
+        target.recordings -= target.recordings if words[2] == "all" else {words[2]}
     return OK
 
 

@@ -254,9 +254,10 @@ class SimCall:
                 self._b_heard.append(said or bytes(frame_bytes(self.rate_hz)))
         elif channel.room is not None:
             heard = channel.room.heard_by(channel)
-        if stream is not None and (streamed := stream.down.pull()) is not None:
+        streamed = stream.down.pull() if stream is not None else None
+        if streamed is not None and not channel.held:
             heard = streamed if heard is None else mix(heard, streamed)
-        return None if channel.held else heard
+        return None if channel.held_by_caller else heard
 
     async def abort(self) -> None:
         """End the call at once, without a word to anybody."""

@@ -45,6 +45,8 @@ class Channel(Face):
         "The conference that its far half is in, for a loopback channel."
         self.saying: bytes | None = None
         "What came from its telephone in this frame."
+        self.recordings: set[str] = set()
+        "The files that `uuid_record` writes."
         self.next_actions: list[tuple[str, str]] | None = None
         "Where a transfer sends the channel; the running applications end."
         self.media_ready = asyncio.Event()
@@ -141,7 +143,7 @@ class Channel(Face):
         """Hold, or take back."""
         if on == self.held or not self.up:
             return
-        self.held = on
+        self.held, self.held_by_caller = on, on and by_caller
         self.set_call_state("HELD" if on else "UNHELD")
         if by_caller:
             self._hold_told()

@@ -84,6 +84,8 @@ class Face:
         self.originated = False
         "Placed by `originate`."
         self.held = False
+        self.held_by_caller = False
+        "By his telephone: nothing at all is heard. Held by `uuid_hold`, it plays what the switch itself sends."
         self.transfer_source = self.transferred_from = self.callee = ""
         self.controls: list[ControlConnection] = []
         "The sockets that get its events."

@@ -47,6 +47,7 @@ class Switch:
         secret: str = "",
         dialect: AudioDialect = "audio_stream-binary",
         start: Literal["dialplan", "gateway"] = "dialplan",
+        full: bool = True,
         answer: bool = True,
         dialplan: Sequence[Action] = (),
         extensions: Mapping[str, Sequence[Action]] | None = None,
@@ -65,7 +66,7 @@ class Switch:
 
         `media_url`: `{secretary}`, `{uuid}`, `{caller}` and `{token}` (md5 of secret:uuid:secret) are filled in, the
         query's `rate` and `mix` are asked of the module. `start`: who starts the stream, the dialplan on answer or the
-        gateway by api. `answer`: whether the dialplan answers before `socket`. `dialplan`: what follows `socket`.
+        gateway by api. `full`: whether the dialplan's `socket` has that word. `answer`: whether the dialplan answers before `socket`. `dialplan`: what follows `socket`.
         `extensions`: other extensions, for transfers and for callers who dial them. `endpoints`: who can be dialled.
         `event_tick_s`: how often a socket looks for events (20 ms on a real switch; 0: at once). `clears`: whether the
         streaming dialect knows stopAudio and killAudio. `record`: keep audio and time lines (not wanted under load).
@@ -73,6 +74,7 @@ class Switch:
         """
         self._control, self._media_url, self._secret = control, media_url, secret
         self._start, self._answer = start, answer
+        self._socket_flags = "async full" if full else "async"
         self._dialplan = list(dialplan)
         self._extensions = dict(extensions or {})
         self._endpoints = dict(endpoints or {})
@@ -203,7 +205,7 @@ class Switch:
         if self._answer:
             actions.append(("answer", ""))
         if self._control and not faults.control_never:
-            actions.append(("socket", f"{self._control} async full"))
+            actions.append(("socket", f"{self._control} {self._socket_flags}"))
         elif not self._dialplan:
             actions.append(("park", ""))  # with no control leg and nothing to do the call would end at once
         return [*actions, *self._dialplan]
