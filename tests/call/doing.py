@@ -35,6 +35,7 @@ class Doing:
         self.error: BaseException | None = None
         self.began = asyncio.Event()
         self.done = asyncio.Event()
+        self.over = asyncio.Event()
         self.events: list[Any] = []
 
     async def __call__(self, call: Call) -> None:
@@ -54,6 +55,7 @@ class Doing:
     async def _read(self, call: Call) -> None:
         async for event in call.events():
             self.events.append(event)
+        self.over.set()
 
 
 async def scene(

@@ -21,7 +21,6 @@ from dueto.call.keys import parse_keys
 from dueto.errors import CallEnded, CommandRefused, DuetoError, LocalProtocolError, NotCapable, ReplyTimeout
 from dueto.sim import Caller, Endpoint, Faults, Line, PipeFaults, SimCall, Switch, run_virtual, tone
 
-
 # -- answering
 
 

@@ -15,7 +15,7 @@ from dueto.call.hold import HOLD_MUSIC
 from dueto.call.placing import Dialled, mint, place
 from dueto.call.ports import Accept, Announce, Destination, TransferResult
 from dueto.call.three_way import ThreeWay
-from dueto.errors import CallEnded, CommandRefused, DuetoError, Interrupted, NotCapable, ReplyTimeout
+from dueto.errors import CallEnded, CommandRefused, Interrupted, NotCapable, ReplyTimeout
 from dueto.legs.originate import without_breakers
 from dueto.wire.esl import Api, Event
 

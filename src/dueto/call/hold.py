@@ -1,4 +1,4 @@
-"""Hold: the switch is told and its event waited for, and the caller hears music of the switch, or nothing, meanwhile."""
+"""Hold: the switch is told, its event is waited for, and the caller hears music, or nothing, meanwhile."""
 
 import asyncio
 import contextlib

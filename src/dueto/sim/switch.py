@@ -66,8 +66,9 @@ class Switch:
 
         `media_url`: `{secretary}`, `{uuid}`, `{caller}` and `{token}` (md5 of secret:uuid:secret) are filled in, the
         query's `rate` and `mix` are asked of the module. `start`: who starts the stream, the dialplan on answer or the
-        gateway by api. `full`: whether the dialplan's `socket` has that word. `answer`: whether the dialplan answers before `socket`. `dialplan`: what follows `socket`.
-        `extensions`: other extensions, for transfers and for callers who dial them. `endpoints`: who can be dialled.
+        gateway by api. `full`: whether the dialplan's `socket` has that word. `answer`: whether the dialplan answers
+        before `socket`. `dialplan`: what follows `socket`. `extensions`: other extensions, for transfers and for
+        callers who dial them. `endpoints`: who can be dialled.
         `event_tick_s`: how often a socket looks for events (20 ms on a real switch; 0: at once). `clears`: whether the
         streaming dialect knows stopAudio and killAudio. `record`: keep audio and time lines (not wanted under load).
         `epoch_s`: the wall clock at the start; limits in whole seconds (linger, call_timeout) go by it. None: now.
