@@ -75,6 +75,9 @@ class CallerBegan:
 class CallerStopped:
     """The provider thinks that the caller has finished: a turn begins, and its latency counts from here."""
 
+    ago_ms: int = 0
+    "How long ago he fell silent, by the provider's own account; 0: it does not say."
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
@@ -168,6 +171,10 @@ class VoiceProvider(Protocol):
 
     def press(self, digits: str) -> None:
         """The caller pressed these keys."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Tell the model what happened (`The caller is on hold`), without having it speak."""
         ...
 
     def prompt(self, text: str) -> None:
