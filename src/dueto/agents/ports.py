@@ -5,7 +5,9 @@ A provider knows its own wire and nothing of calls; the agent knows calls and no
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dueto.call.transcript import Line as Line
 
 if TYPE_CHECKING:
     from dueto.call.call import Call
@@ -21,14 +23,6 @@ class ToolSpec:
     "What it does and when to use it, in the model's language."
     parameters: Mapping[str, Any]
     "The JSON schema of its arguments: an object."
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a conversation, as both sides heard it."""
-
-    who: Literal["caller", "agent"]
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

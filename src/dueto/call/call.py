@@ -11,9 +11,10 @@ from dueto.call.events import CallEvent, HungUp
 from dueto.call.gather import Gathered, gather
 from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
-from dueto.call.ports import Accept, Announce, Destination, Ear, Mode, TransferResult
+from dueto.call.ports import Accept, Announce, Destination, Ear, Mode, Mouth, TransferResult
 from dueto.call.presence import Presence, presence
 from dueto.call.session import Session
+from dueto.call.transcript import Transcript
 from dueto.call.utterance import Utterance
 from dueto.clock import Clock
 from dueto.errors import CallEnded, CommandRefused, LocalProtocolError, NotCapable, ReplyTimeout
@@ -121,6 +122,20 @@ class Call:
         """
         self._session.journal(event, **fields)
 
+    @property
+    def transcript(self) -> Transcript:
+        """What was said so far, as far as the agents wrote it down."""
+        return self._session.transcript
+
+    @property
+    def mouth(self) -> Mouth | None:
+        """What `say(text)` speaks with; an agent that brings its own voice may set it."""
+        return self._session.mouth
+
+    @mouth.setter
+    def mouth(self, mouth: Mouth | None) -> None:
+        self._session.mouth = mouth
+
     def can(self, verb: Verb) -> bool:
         """Whether `verb` could work right now."""
         return self._session.can(verb)
@@ -173,7 +188,7 @@ class Call:
         async with self._session.alive():
             pcm = what
             if isinstance(pcm, str):
-                mouth = self._session.house.mouth
+                mouth = self._session.mouth
                 if mouth is None:
                     raise NotCapable("no mouth is configured: say() takes audio only")
                 pcm = await mouth.speak(pcm, self.rate_hz)

@@ -319,9 +319,9 @@ class Conduct:
         session, rule = self._session, self._session.house.rules.when_failed
         session.voice.silence()
         with contextlib.suppress(DuetoError, TimeoutError):
-            if session.house.mouth is not None:
+            if session.mouth is not None:
                 async with asyncio.timeout(10.0):
-                    await session.voice.say(await session.house.mouth.speak(SORRY, session.rate_hz))
+                    await session.voice.say(await session.mouth.speak(SORRY, session.rate_hz))
         destination = session.house.destinations.get(rule)
         control = self._control
         if destination is not None and control is not None and control.capabilities.api:

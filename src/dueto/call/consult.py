@@ -118,7 +118,7 @@ class Consultation:
         return await place(
             session.registry,
             # a gateway that comes back takes callers back, not those they talk to
-            replace(session.house, agent_name="announcer", rules=rules, marks=False),
+            replace(session.house, agent_name="announcer", rules=rules, mouth=session.mouth, marks=False),
             job,
             self._destination.dial,
             self._host,
@@ -193,7 +193,7 @@ class Consultation:
         words: list[bytes] = []
         for what in (None if callable(self._announce) else self._announce, self._accept.prompt):
             if isinstance(what, str) and what:
-                mouth = self._session.house.mouth
+                mouth = self._session.mouth
                 if mouth is None:
                     raise NotCapable("no mouth is configured to announce a text: announce L16, and Accept(prompt='')")
                 words.append(await mouth.speak(what, self._session.rate_hz))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dueto.call.keys import Key
 from dueto.call.ports import Agent, Destination, Mouth
@@ -11,6 +11,9 @@ from dueto.clock import Clock, monotonic
 from dueto.legs.ports import SwitchLink
 from dueto.legs.ticker import Ticker
 from dueto.wire.media import AUDIO_STREAM_BINARY, Dialect, StreamPath
+
+if TYPE_CHECKING:
+    from dueto.call.call import Call
 
 
 class Journal(Protocol):
@@ -23,6 +26,14 @@ class Journal(Protocol):
 
 def no_journal(unique_id: str, event: str, fields: Mapping[str, object]) -> None:
     """Note nothing."""
+
+
+class Route(Protocol):
+    """Chooses who takes a call."""
+
+    async def __call__(self, call: "Call") -> "House":
+        """Return the house of this call: its agent, destinations, rules. Bounded in time by itself. May not fail."""
+        ...
 
 
 class _Silent:
@@ -76,6 +87,8 @@ class House:
 
     agent: Agent
     agent_name: str = "agent"
+    route: "Route | None" = None
+    "Asked when the agent is to begin: who takes this call, under which rules."
     rules: CallRules = field(default_factory=CallRules)
     path: StreamPath = field(default_factory=lambda: StreamPath("/stream/{secretary}/{uuid}/{caller}"))
     dialect: Dialect = AUDIO_STREAM_BINARY

@@ -108,7 +108,7 @@ async def place(
     )
     guest = Guest(agent, detect_s)
     rules = replace(house.rules, stream_start="gateway", public_url=public_url, while_waiting="silence")
-    registry.expect(unique_id, replace(house, agent=guest, rules=rules))
+    registry.expect(unique_id, replace(house, agent=guest, route=None, rules=rules))
     answered = False
     try:
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dueto.call import phase
 from dueto.call.events import CallEvent
+from dueto.call.house import Route
 from dueto.call.mailbox import Mailbox
 from dueto.errors import AgentTooSlow, CallEnded, DuetoError
 
@@ -46,7 +47,8 @@ class Seat:
     def start(self) -> None:
         """Run the agent."""
         session = self._session
-        session.journal("agent_started", name=session.house.agent_name)
+        if session.house.route is None:
+            session.journal("agent_started", name=session.house.agent_name)
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"{session.unique_id} agent")
 
     def tell(self, event: CallEvent) -> None:
@@ -91,7 +93,10 @@ class Seat:
         session = self._session
         error: BaseException | None = None
         try:
-            await session.house.agent(self._call())
+            call = self._call()
+            if session.house.route is not None:
+                await self._route(call, session.house.route)
+            await session.house.agent(call)
         except asyncio.CancelledError:
             error = None if session.ended else DuetoError("cancelled")
         except Exception as raised:
@@ -99,6 +104,12 @@ class Seat:
                 error = raised
         self._report(error)
         self._left()
+
+    async def _route(self, call: "Call", route: Route) -> None:
+        session = self._session
+        session.house = await route(call)
+        session.mouth = session.house.mouth
+        session.journal("agent_started", name=session.house.agent_name)
 
     def _report(self, error: BaseException | None) -> None:
         """Tell the journal and the machine how the agent ended; once."""

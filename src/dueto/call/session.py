@@ -28,6 +28,7 @@ from dueto.call.registry import Registry
 from dueto.call.seat import Seat
 from dueto.call.switch_events import HANDLERS
 from dueto.call.tasks import Tasks
+from dueto.call.transcript import Transcript
 from dueto.call.voice import Voice
 from dueto.errors import CallEnded, CommandRefused, DuetoError, LegClosed, NotCapable
 from dueto.legs.ports import ControlLeg, MediaLeg
@@ -75,6 +76,8 @@ class Session(Reach):
         self.tasks = Tasks(unique_id, self._task_failed, self.check_over)
         self.conduct = Conduct(self)
         self.voice = Voice(self)
+        self.mouth = house.mouth
+        self.transcript = Transcript(self.journal)
         self.hold = Hold(self)
         self.seat = Seat(self)
         self._scopes: set[asyncio.Timeout] = set()
