@@ -189,3 +189,21 @@ def test_the_text_is_what_prometheus_reads_and_every_metric_is_documented(book: 
     }
     assert missing == set()
     assert names - {"dueto_http_requests_total", "dueto_secret"} <= families | {f"{f}_total" for f in families}
+
+
+def test_turns_providers_and_tools_are_counted(book: Book) -> None:
+    book.tell("turn", latency_ms=800, model_ms=550)
+    book.tell("provider_connected", took_ms=300)
+    book.tell("provider_failed", fault="quota", error="Acme refuses for now")
+    book.tell("provider_rolled_over", reason="an hour")
+    book.tell("tool", name="transfer_call", took_ms=3)
+    book.tell("provider_ended", dropped_ms=500, input_tokens=70, output_tokens=30)
+    book.tell("provider_ended", dropped_ms=0, input_tokens=30)
+    assert book.value("turn_latency_seconds_sum", part="heard") == 0.8
+    assert book.value("turn_latency_seconds_sum", part="provider") == 0.55
+    assert book.value("provider_connect_seconds_sum") == 0.3
+    assert book.value("provider_failures_total", fault="quota") == 1
+    assert book.value("provider_rollovers_total") == 1
+    assert book.value("tools_total", tool="transfer_call") == 1
+    assert book.value("provider_usage_total", unit="input_tokens") == 100
+    assert book.value("provider_audio_dropped_seconds_total") == 0.5

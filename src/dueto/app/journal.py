@@ -13,10 +13,19 @@ Fields = Mapping[str, object]
 
 
 _WARNINGS = frozenset(
-    {"pairing_late", "media_missing", "media_lost", "control_lost", "control_not_full", "refused", "protocol_error"}
+    {
+        "pairing_late",
+        "media_missing",
+        "media_lost",
+        "control_lost",
+        "control_not_full",
+        "refused",
+        "protocol_error",
+        "provider_failed",
+    }
 )
 _ERRORS = frozenset({"agent_failed", "agent_stuck", "task_failed"})
-_DETAILS = frozenset({"custom", "media_text", "hangup_delivered"})
+_DETAILS = frozenset({"custom", "media_text", "hangup_delivered", "transcript"})
 _TAKEN = frozenset({"event", "level", "ts", "call", "exc_info"})
 
 

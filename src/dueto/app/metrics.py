@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from dueto.app.agent_metrics import AgentMetrics
 from dueto.app.journal import Fields
 
 CALL_STATES = ("waiting", "talking", "held", "transferring", "bridged", "leaving", "ending")
@@ -117,6 +118,7 @@ class Metrics:
             "protocol_error": lambda _, fields: self._count(self._protocol, leg=fields.get("leg")),
             "returned_to_dialplan": self._has_returned,
             "call_ended": self._call_ended,
+            **AgentMetrics(registry, self._labelled).handlers,
         }
 
     def journal(self, unique_id: str, event: str, fields: Fields) -> None:

@@ -1,0 +1,435 @@
+"""The one agent that runs any voice provider over a call: it listens for the model, and speaks for it.
+
+What the caller really HEARD decides everything: where the model's sentence is truncated when he interrupts, when a
+tool that waits for the goodbye may run, what the transcript says, and how long a turn took.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dueto.agents.ports import (
+    CallerBegan,
+    CallerStopped,
+    Connect,
+    Cut,
+    Line,
+    Opening,
+    ProviderEvent,
+    RolledOver,
+    Spoke,
+    SpokeLast,
+    ToolAsked,
+    Tools,
+    ToolWithdrawn,
+    Transcribed,
+    Used,
+    VoiceProvider,
+)
+from dueto.agents.spoken import Spoken
+from dueto.audio.resample import Resampler
+from dueto.call.events import Bridged, Dtmf, Held, HungUp, Resumed, Unbridged
+from dueto.errors import CallEnded, NotCapable, ProviderFailed
+
+if TYPE_CHECKING:
+    from dueto.call.call import Call
+
+MOST_EARLY_FRAMES: Final = 100
+"What the caller says while the provider connects is kept for it: the last two seconds."
+MOST_TOOLS: Final = 8
+"Tools that may run at once; a model that asks for more is told to wait."
+MOST_LINES: Final = 1000
+"Of a transcript; then the oldest go."
+MOST_ITEMS: Final = 16
+"Utterances that are over and remembered, for words that come late."
+
+BRIDGED: Final = "The caller is now connected with somebody else and does not hear you. Say nothing until told."
+UNBRIDGED: Final = "The caller's conversation with the other person is over and the caller is back with you. Go on."
+HELD: Final = "The caller has put you on hold and does not hear you."
+RESUMED: Final = "The hold is over: the caller hears you again."
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How the agent behaves in a conversation, whichever provider speaks."""
+
+    barge_in: bool = True
+    "Whether a caller who speaks, or presses a key, cuts what is being said."
+    min_speech_ms: int = 0
+    "A caller who speaks for less than this does not interrupt: a cough, a word of assent."
+    protected_ms: int = 0
+    "The beginning of every utterance that can't be cut: for lines with an echo."
+    protects_greeting: bool = False
+    "Whether the first utterance is heard to its end, whatever the caller does."
+    digits_s: float = 1.0
+    "Keys that follow each other within this are one input for the model; `#` ends it at once."
+
+
+class ProviderAgent:
+    """An agent for any number of calls.
+
+    agent = ProviderAgent(openai_realtime(api_key=...), tools=tools)
+    await agent(call)
+
+    Raises: ProviderFailed: the provider can't go on; what was said until then is in the transcript.
+    """
+
+    def __init__(self, connect: Connect, *, tools: Tools | None = None, manners: Manners | None = None) -> None:
+        self._connect = connect
+        self._tools = tools
+        self._manners = manners or Manners()
+
+    async def __call__(self, call: "Call") -> None:
+        """Serve one call from its greeting on."""
+        await self.run(call, [])
+
+    async def run(self, call: "Call", transcript: list[Line], *, greets: bool = True) -> None:
+        """Serve one call. `transcript`: what was said before, by whoever spoke for us; it grows as the call goes on.
+
+        Returns when the caller hung up, or the provider ended the conversation and its last words were heard.
+        Raises: ProviderFailed.
+        """
+        await _Conversation(call, self._connect, self._tools, self._manners, transcript, greets).run()
+
+
+class _Conversation:
+    """One provider's conversation in one call. Runs once; nothing of it outlives `run`."""
+
+    def __init__(
+        self,
+        call: "Call",
+        connect: Connect,
+        tools: Tools | None,
+        manners: Manners,
+        transcript: list[Line],
+        greets: bool,
+    ) -> None:
+        self._call = call
+        self._connect = connect
+        self._tools = tools
+        self._manners = manners
+        self._transcript = transcript
+        self._greets = greets
+        self._provider: VoiceProvider | None = None
+        self._stop_hearing: Callable[[], None] | None = None
+        self._items: dict[str, Spoken] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: dict[str, asyncio.Task[None]] = {}
+        self._digits = ""
+        self._digits_timer: asyncio.TimerHandle | None = None
+        self._barge_timer: asyncio.TimerHandle | None = None
+        self._fell_silent_at: float | None = None
+        self._spoke = False
+        self._usage: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Talk until somebody ends it."""
+        attending = asyncio.ensure_future(self._attend())
+        talking = asyncio.ensure_future(self._talk())
+        try:
+            await asyncio.wait({attending, talking}, return_when=asyncio.FIRST_COMPLETED)
+            if attending.done():  # the hangup: whatever becomes of the provider, the call is over
+                attending.result()
+            else:
+                talking.result()
+        finally:
+            for timer in (self._digits_timer, self._barge_timer):
+                if timer is not None:
+                    timer.cancel()
+            everything = {attending, talking, *self._tasks}
+            for task in everything:
+                task.cancel()
+            await asyncio.wait(everything)
+            for task in everything:
+                if not task.cancelled():
+                    task.exception()
+            self._sum_up()
+
+    # -- the provider's side
+
+    async def _talk(self) -> None:
+        call = self._call
+        early: deque[bytes] = deque(maxlen=MOST_EARLY_FRAMES)
+        self._stop_hearing = call.audio_to(early.append)
+        began = call.clock()
+        opening = Opening(
+            rate_hz=call.rate_hz,
+            tools=self._tools.specs(call) if self._tools is not None else (),
+            said_so_far=tuple(self._transcript),
+            facts=_facts(call),
+            greets=self._greets,
+        )
+        try:
+            provider = self._provider = await self._connect(opening)
+            try:
+                call.note("provider_connected", took_ms=round((call.clock() - began) * 1000))
+                self._stop_hearing()
+                resampler = Resampler(call.rate_hz, provider.hears_hz)
+                for frame in early:
+                    provider.hear(resampler.process(frame))
+                early.clear()
+                self._hear()
+                async for event in provider.events():
+                    self._told(provider, event)
+                for item in tuple(self._items.values()):
+                    item.finish()
+                    await item.until_over()
+            finally:
+                self._deaf()
+                await provider.aclose()
+        except ProviderFailed as failure:
+            call.note("provider_failed", fault=failure.fault, error=str(failure))
+            for item in self._items.values():
+                item.finish()
+            raise
+
+    def _hear(self) -> None:
+        """Let the provider hear the caller."""
+        if self._provider is not None:
+            self._deaf()
+            self._stop_hearing = self._call.audio_to(self._provider.hear, self._provider.hears_hz)
+
+    def _deaf(self) -> None:
+        if self._stop_hearing is not None:
+            self._stop_hearing()
+            self._stop_hearing = None
+
+    def _told(self, provider: VoiceProvider, event: ProviderEvent) -> None:
+        match event:
+            case Spoke():
+                item = self._items.get(event.item_id)
+                if item is None:
+                    item = self._begins(provider, event.item_id)
+                item.add(event.pcm)
+            case SpokeLast():
+                if event.item_id in self._items:
+                    self._items[event.item_id].finish()
+            case CallerBegan():
+                self._fell_silent_at = None
+                self._caller_began()
+            case CallerStopped():
+                self._fell_silent_at = self._call.clock() - event.ago_ms / 1000
+                if self._barge_timer is not None:
+                    self._barge_timer.cancel()
+            case Cut():
+                self._cut(event.item_id)
+            case Transcribed():
+                self._transcribed(event)
+            case ToolAsked():
+                self._tool_asked(provider, event)
+            case ToolWithdrawn():
+                asked = self._asked.pop(event.ask_id, None)
+                if asked is not None:
+                    asked.cancel()
+            case Used():
+                for name, amount in event.amounts.items():
+                    self._usage[name] = self._usage.get(name, 0) + amount
+            case RolledOver():
+                self._call.note("provider_rolled_over", reason=event.reason)
+
+    # -- what the model says
+
+    def _begins(self, provider: VoiceProvider, item_id: str) -> Spoken:
+        """A new utterance of the model."""
+        for old in [one for one in self._items.values() if one.over][:-MOST_ITEMS]:
+            del self._items[old.item_id]
+        interruptible = self._spoke or not self._manners.protects_greeting
+        self._spoke = True
+        try:
+            utterance = self._call.utterance(rate_hz=provider.speaks_hz, interruptible=interruptible)
+        except (NotCapable, CallEnded):  # he talks to somebody else, or is gone
+            utterance = None
+        item = self._items[item_id] = Spoken(item_id, utterance, provider.speaks_hz, interruptible=interruptible)
+        item.came_at = self._call.clock()
+        item.answers_at, self._fell_silent_at = self._fell_silent_at, None
+        if utterance is None:
+            provider.truncate(item_id, 0)
+        else:
+            self._spawn("utterance", self._follow(provider, item))
+        return item
+
+    async def _follow(self, provider: VoiceProvider, item: Spoken) -> None:
+        try:
+            await item.follow()
+        finally:
+            self._note_turn(item)
+            if item.text:
+                self._record(item)
+        if not item.cut_by_provider and (item.fate != "heard" or item.full):
+            provider.truncate(item.item_id, item.heard_ms)
+
+    def _note_turn(self, item: Spoken) -> None:
+        began_at = item.began_at
+        if item.answers_at is not None and began_at is not None and began_at >= item.answers_at:
+            latency_ms, model_ms = (round((at - item.answers_at) * 1000) for at in (began_at, item.came_at))
+            self._call.note("turn", latency_ms=latency_ms, model_ms=model_ms)
+
+    def _live(self) -> list[Spoken]:
+        return [item for item in self._items.values() if not item.over]
+
+    def _cut(self, item_id: str) -> None:
+        """The provider broke off by itself: what it said already is not to be heard either."""
+        hit = [item for item in self._live() if item_id in ("", item.item_id)]
+        for item in hit:
+            item.cut_by_provider = True
+            item.finish()
+        if hit:
+            self._spawn("cut", self._silence("speech", self._call.clock()))
+
+    # -- interruptions
+
+    def _caller_began(self) -> None:
+        manners, now = self._manners, self._call.clock()
+        if not manners.barge_in:
+            return
+        began = [item.began_at for item in self._live() if item.began_at is not None]
+        protected_s = max(began) + manners.protected_ms / 1000 - now if began and manners.protected_ms else 0.0
+        delay_s = max(manners.min_speech_ms / 1000, protected_s)
+        if self._barge_timer is not None:
+            self._barge_timer.cancel()
+        if delay_s > 0:
+            self._barge_timer = asyncio.get_running_loop().call_later(delay_s, self._interrupt, "speech", now)
+        else:
+            self._interrupt("speech", now)
+
+    def _interrupt(self, by: str, decided_at: float) -> None:
+        """Silence now, and the model stops; each utterance that is cut tells it by itself what of it was heard."""
+        live = self._live()
+        if self._provider is None or any(not item.interruptible for item in live):
+            return
+        self._provider.cancel()
+        if live:
+            self._spawn("barge-in", self._silence(by, decided_at))
+
+    async def _silence(self, by: str, decided_at: float) -> None:
+        await self._call.stop(by=by, decided_at=decided_at)
+
+    # -- words
+
+    def _transcribed(self, event: Transcribed) -> None:
+        item = self._items.get(event.item_id)
+        if event.line.who == "caller" or item is None:
+            self._write_down(event.line.who, event.line.text)
+            return
+        late = item.over and not item.text
+        item.text = f"{item.text} {event.line.text}".strip()
+        if late:
+            self._record(item)
+
+    def _record(self, item: Spoken) -> None:
+        """What of the model's text was heard goes into the transcript."""
+        self._write_down("agent", item.words, heard_ms=item.heard_ms, interrupted=item.fate != "heard")
+
+    def _write_down(self, who: Any, text: str, **more: object) -> None:
+        if text.strip():
+            self._transcript.append(Line(who, text.strip()))
+            del self._transcript[:-MOST_LINES]
+            self._call.note("transcript", who=who, text=text.strip(), **more)
+
+    # -- tools
+
+    def _tool_asked(self, provider: VoiceProvider, event: ToolAsked) -> None:
+        if event.ask_id in self._asked:
+            return
+        if self._tools is None or len(self._asked) >= MOST_TOOLS:
+            error = "there are no tools in this call" if self._tools is None else "too many tools are running already"
+            provider.answer(event.ask_id, json.dumps({"error": error}))
+            return
+        self._asked[event.ask_id] = self._spawn("tool", self._run_tool(provider, self._tools, event))
+
+    async def _run_tool(self, provider: VoiceProvider, tools: Tools, event: ToolAsked) -> None:
+        call, began = self._call, self._call.clock()
+        known = event.name in {spec.name for spec in tools.specs(call)}
+        try:
+            output = await tools.run(call, event.name, event.arguments, self._heard)
+        except CallEnded:
+            return
+        except Exception as error:  # a tool of the user's: the conversation goes on, and its author gets to know
+            call.log.error("tool_failed", tool=event.name if known else "unknown", exc_info=error)
+            output = json.dumps({"error": "the tool failed"})
+        finally:
+            self._asked.pop(event.ask_id, None)
+        call.note("tool", name=event.name if known else "unknown", took_ms=round((call.clock() - began) * 1000))
+        provider.answer(event.ask_id, output)
+
+    async def _heard(self) -> bool:
+        """Wait until the caller has heard all that was said so far; False: some of it was cut."""
+        heard = [await item.until_over() for item in self._live()]
+        return all(heard)
+
+    # -- the call's side
+
+    async def _attend(self) -> None:
+        """See what happens in the call; returns when the caller hung up."""
+        events: AsyncIterator[Any] = self._call.events()
+        async for event in events:
+            provider = self._provider
+            match event:
+                case HungUp():
+                    return
+                case Dtmf():
+                    self._pressed(event.digit)
+                case Bridged():
+                    self._deaf()
+                    if provider is not None:
+                        provider.cancel()
+                        provider.note(BRIDGED)
+                case Unbridged():
+                    self._hear()
+                    if provider is not None:
+                        provider.prompt(UNBRIDGED)
+                case Held():
+                    self._deaf()
+                    if provider is not None:
+                        provider.note(HELD)
+                case Resumed():
+                    self._hear()
+                    if provider is not None:
+                        provider.note(RESUMED)
+
+    def _pressed(self, digit: str) -> None:
+        """Gather the keys that belong together; the first of them is heard as an interruption."""
+        if not self._digits and self._manners.barge_in:
+            self._interrupt("digit", self._call.clock())
+        self._digits = (self._digits + digit)[-64:]
+        if self._digits_timer is not None:
+            self._digits_timer.cancel()
+        delay_s = 0.0 if digit == "#" else self._manners.digits_s
+        self._digits_timer = asyncio.get_running_loop().call_later(delay_s, self._press)
+
+    def _press(self) -> None:
+        digits, self._digits = self._digits, ""
+        if self._provider is not None:
+            self._provider.press(digits)
+
+    # -- the end
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=f"{self._call.unique_id} {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, CallEnded):
+            self._call.log.error("task_failed", task=task.get_name(), exc_info=error)
+
+    def _sum_up(self) -> None:
+        provider = self._provider
+        if provider is not None:
+            with contextlib.suppress(CallEnded):
+                self._call.note("provider_ended", dropped_ms=provider.dropped_ms, **self._usage)
+
+
+def _facts(call: "Call") -> dict[str, str]:
+    facts = {
+        "caller_number": call.caller_number,
+        "caller_name": call.caller_name,
+        "destination_number": call.destination_number,
+    }
+    return {name: value for name, value in facts.items() if value}
