@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dueto.app import http
 from dueto.app.addresses import Address
-from dueto.app.http import StatusServer
 from dueto.app.metrics import Metrics
+from dueto.app.status import StatusServer
 from dueto.errors import SettingsError
 
 

@@ -85,6 +85,13 @@ def test_the_defaults_are_those_that_were_promised() -> None:
         "dtmf": {},
         "switch": {"address": "", "password": "", "user": ""},
         "records": {"messages": ""},
+        "twilio": {
+            "account_sid": "AC00000000000000000000000000000000",
+            "auth_token": "",
+            "listen": "127.0.0.1:8090",
+            "allow": [],
+            "dial": "",
+        },
         "logs": {"format": "json"},
         "metrics": {"listen": "127.0.0.1:9108"},
     }

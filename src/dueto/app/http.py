@@ -1,13 +1,14 @@
-"""The status listener: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever decides to send calls here."""
+"""A small HTTP/1.1 server on the gateway's own loop: one request a connection, all of it bounded. Two listeners use it.
+
+No framework and no second server in the process: what is served here is a handful of fixed paths, and it has to share
+the loop with the calls.
+"""
 
 import asyncio
 import errno
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.exposition import choose_encoder
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 from dueto.app.addresses import Address
 from dueto.errors import SettingsError
@@ -19,52 +20,77 @@ MAX_REQUEST_BYTES = 8192
 MAX_CONNECTIONS = 32
 "At a time; more are closed at once."
 
-_TEXT = "text/plain; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
 _REASONS = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
+    411: "Length Required",
+    413: "Content Too Large",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Request:
+    """What somebody wants."""
+
+    method: str
+    path: str
+    "Without the query; as it came, not decoded."
+    headers: Mapping[str, str]
+    "Names in lower case; of two of one name, the last."
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What he gets."""
+
     status: int
     body: bytes
-    content_type: str = _TEXT
-    head_only: bool = False
-    path: str = "other"
+    content_type: str = TEXT
+    headers: Mapping[str, str] = field(default_factory=dict)
 
-    def encode(self) -> bytes:
+    def encode(self, *, head_only: bool = False) -> bytes:
+        """Return it as it goes out."""
         lines = [
             f"HTTP/1.1 {self.status} {_REASONS[self.status]}",
             f"Content-Type: {self.content_type}",
             f"Content-Length: {len(self.body)}",
             "Cache-Control: no-store",
             "Connection: close",
+            *(f"{name}: {value}" for name, value in self.headers.items()),
         ]
-        if self.status == 405:
-            lines.append("Allow: GET, HEAD")
         head = "\r\n".join(lines).encode() + b"\r\n\r\n"
-        return head if self.head_only else head + self.body
+        return head if head_only else head + self.body
 
 
-class StatusServer:
-    """A tiny HTTP/1.1 server on the gateway's own loop: GET and HEAD, one request a connection. One per registry."""
+class HttpServer:
+    """Listens, reads a request, asks `handle`, answers."""
 
-    def __init__(self, listen: Address, registry: CollectorRegistry, ready: Callable[[], tuple[bool, str]]) -> None:
-        """`ready` tells whether calls are welcome, and a word about it: `ready`, `full`, `draining`."""
+    def __init__(
+        self,
+        listen: Address,
+        handle: Callable[[Request], Awaitable[Answer]],
+        *,
+        section: str,
+        methods: tuple[str, ...] = ("GET", "HEAD"),
+        max_body_bytes: int = 0,
+        answered: Callable[[Request, Answer], None] = lambda request, answer: None,
+    ) -> None:
+        """`section`: whose `listen` it is, for texts. `answered` is told of every request that `handle` was asked."""
         self._listen = listen
-        self._registry = registry
-        self._ready = ready
+        self._handle = handle
+        self._section = section
+        self._methods = methods
+        self._max_body_bytes = max_body_bytes
+        self._answered = answered
         self._server: asyncio.Server | None = None
         self._exchanges: set[asyncio.Task[None]] = set()
-        self._requests = Counter(
-            "dueto_http_requests", "Requests to the status listener.", ["path", "status"], registry=registry
-        )
 
     @property
     def address(self) -> Address:
@@ -85,7 +111,7 @@ class StatusServer:
         except OSError as error:
             why = "is in use by another program" if error.errno == errno.EADDRINUSE else _why(error)
             raise SettingsError(
-                f'[metrics] listen: {self._listen} {why}; choose another port, or none with ""'
+                f'[{self._section}] listen: {self._listen} {why}; choose another port, or none with ""'
             ) from None
 
     async def aclose(self) -> None:
@@ -106,11 +132,10 @@ class StatusServer:
         self._exchanges.add(exchange)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                answer = await self._answer(reader)
-                if answer is not None:
-                    writer.write(answer.encode())
+                answer = await self._exchange(reader)
+                if answer:
+                    writer.write(answer)
                     await writer.drain()
-                    self._requests.labels(answer.path, str(answer.status)).inc()
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError):  # a client that went away, or was too slow
@@ -119,34 +144,44 @@ class StatusServer:
             writer.transport.abort()
             self._exchanges.discard(exchange)
 
-    async def _answer(self, reader: asyncio.StreamReader) -> _Answer | None:
+    async def _exchange(self, reader: asyncio.StreamReader) -> bytes:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
-            return _Answer(431, b"too large\n")
+            return Answer(431, b"too large\n").encode()
         except asyncio.IncompleteReadError:
-            return None
+            return b""
         line, *header_lines = head.decode("latin-1").split("\r\n")
         words = line.split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
-            return _Answer(400, b"not an HTTP/1 request\n")
+            return Answer(400, b"not an HTTP/1 request\n").encode()
         method, target, _ = words
-        if method not in ("GET", "HEAD"):
-            return _Answer(405, b"GET and HEAD only\n")
         headers = {name.strip().lower(): value.strip() for name, _, value in (h.partition(":") for h in header_lines)}
-        return self._page(target.partition("?")[0], headers.get("accept", ""), head_only=method == "HEAD")
+        request = Request(method, target.partition("?")[0], headers)
+        if method not in self._methods:
+            text = f"{', '.join(self._methods)} only\n".encode()
+            answer = Answer(405, text, headers={"Allow": ", ".join(self._methods)})
+        else:
+            request, refusal = await self._with_body(reader, request)
+            answer = refusal or await self._handle(request)
+        self._answered(request, answer)
+        return answer.encode(head_only=method == "HEAD")
 
-    def _page(self, path: str, accept: str, *, head_only: bool) -> _Answer:
-        match path:
-            case "/metrics":
-                encoder, content_type = choose_encoder(accept)
-                return _Answer(200, encoder(self._registry), content_type, head_only, path)
-            case "/healthz":
-                return _Answer(200, b"ok\n", head_only=head_only, path=path)
-            case "/readyz":
-                ready, word = self._ready()
-                return _Answer(200 if ready else 503, f"{word}\n".encode(), head_only=head_only, path=path)
-        return _Answer(404, b"/metrics, /healthz, /readyz\n", head_only=head_only)
+    async def _with_body(self, reader: asyncio.StreamReader, request: Request) -> tuple[Request, Answer | None]:
+        length = request.headers.get("content-length", "")
+        if "transfer-encoding" in request.headers:
+            return request, Answer(411, b"a body needs its Content-Length\n")
+        if not length or request.method in ("GET", "HEAD"):
+            return request, None
+        if not (length.isascii() and length.isdigit()):
+            return request, Answer(400, b"not a length\n")
+        if len(length) > 9 or int(length) > self._max_body_bytes:
+            return request, Answer(413, f"at most {self._max_body_bytes} bytes\n".encode())
+        try:
+            body = await reader.readexactly(int(length))
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionError("the client left in the middle of its request") from error
+        return Request(request.method, request.path, request.headers, body), None
 
 
 def _why(error: OSError) -> str:

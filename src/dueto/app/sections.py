@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from dueto.agents.media_streams.account import NO_ACCOUNT
 from dueto.agents.profiles import Seconds, Whole
 from dueto.app.addresses import Address, Network, parse_address, parse_network
 from dueto.call.hours import Hours
@@ -253,6 +254,47 @@ class RecordsSettings(Section):
         if text and (not text.isprintable() or not text.startswith("/")):
             raise ValueError('expected the whole path of a file, such as "/var/lib/dueto/messages.jsonl"')
         return text
+
+
+class TwilioSettings(Section):
+    """The account that bots written for Twilio think they have."""
+
+    account_sid: str = NO_ACCOUNT
+    auth_token: SecretStr = SecretStr("")
+    listen: str = "127.0.0.1:8090"
+    allow: tuple[str, ...] = ()
+    dial: str = ""
+
+    @field_validator("account_sid")
+    @classmethod
+    def _check_account_sid(cls, text: str) -> str:
+        if not re.fullmatch(r"AC[0-9a-f]{32}", text):
+            raise ValueError('expected "AC" and 32 of 0-9 a-f')
+        return text
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, text: str) -> str:
+        return str(parse_address(text)) if text else ""
+
+    @field_validator("allow")
+    @classmethod
+    def _check_allow(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"\+?[0-9*]{1,32}", pattern) for pattern in patterns):
+            raise ValueError('expected numbers such as "+4930*": digits, a + before them, * for any digits')
+        return patterns
+
+    @field_validator("dial")
+    @classmethod
+    def _check_dial(cls, text: str) -> str:
+        if text and (text.count("{number}") != 1 or not re.fullmatch(r"[!#%&(-\[\]-_a-~]+", text)):
+            raise ValueError('expected a dial string such as "sofia/gateway/trunk/{number}"')
+        return text
+
+    @property
+    def listen_address(self) -> Address | None:
+        """Where to listen; None: nowhere. Without a token nobody could ask anything."""
+        return parse_address(self.listen) if self.listen and self.auth_token.get_secret_value() else None
 
 
 class LogsSettings(Section):

@@ -113,6 +113,7 @@ def _ports(gateway: Gateway) -> dict[str, str]:
         "control": (settings.control.listen_address, gateway.control_port),
         "media": (settings.media.listen_address, gateway.media_port),
         "metrics": (settings.metrics.listen_address, gateway.metrics_port),
+        "twilio": (settings.twilio.listen_address, gateway.twilio_port),
     }
     return {name: f"{address.host}:{port}" for name, (address, port) in doors.items() if address and port}
 

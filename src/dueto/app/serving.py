@@ -20,7 +20,7 @@ def check_for_serving(settings: "Settings", *, agent_given: bool = False) -> Non
 
     Raises: SettingsError: one line per problem, each with a way out.
     """
-    problems = [*_doors(settings), *_token(settings), *_media(settings), *_engine(settings)]
+    problems = [*_doors(settings), *_token(settings), *_media(settings), *_engine(settings), *_twilio(settings)]
     if not agent_given:
         problems += _agent(settings)
     if problems:
@@ -33,6 +33,7 @@ def _doors(settings: "Settings") -> Iterator[str]:
         ("[control] listen", settings.control.listen_address),
         ("[media] listen", settings.media.listen_address),
         ("[metrics] listen", settings.metrics.listen_address),
+        ("[twilio] listen", settings.twilio.listen_address),
     ):
         if address is None or address.port == 0:
             continue
@@ -85,6 +86,15 @@ def _engine(settings: "Settings") -> Iterator[str]:
         yield '[control] engine: "greenswitch" is not in this version yet; write "native"'
     elif importlib.util.find_spec("greenswitch") is None:
         yield "[control] engine: greenswitch is not installed; pip install 'dueto[greenswitch]'"
+
+
+def _twilio(settings: "Settings") -> Iterator[str]:
+    twilio = settings.twilio
+    token = twilio.auth_token.get_secret_value()
+    if token and len(token) < MIN_SECRET_CHARACTERS:
+        yield f"[twilio] auth_token: shorter than {MIN_SECRET_CHARACTERS} characters; make one with: {MAKE_A_SECRET}"
+    if twilio.allow and not twilio.dial:
+        yield '[twilio] dial: missing, and allow is for it; "sofia/gateway/NAME/{number}"'
 
 
 def _agent(settings: "Settings") -> Iterator[str]:

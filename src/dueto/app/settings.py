@@ -26,6 +26,7 @@ from dueto.app.sections import (
     MetricsSettings,
     RecordsSettings,
     SwitchSettings,
+    TwilioSettings,
     check_keys,
 )
 from dueto.app.serving import check_for_serving
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     dtmf: Annotated[dict[str, str], AfterValidator(check_keys)] = {}
     switch: SwitchSettings = SwitchSettings()
     records: RecordsSettings = RecordsSettings()
+    twilio: TwilioSettings = TwilioSettings()
     logs: LogsSettings = LogsSettings()
     metrics: MetricsSettings = MetricsSettings()
 

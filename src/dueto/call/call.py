@@ -220,6 +220,10 @@ class Call:
         what interrupted (`speech`, `digit`, ...), `decided_at` when that was detected (now by default), on the loop's
         monotonic clock.
         """
+        return self.stop_now(by=by, decided_at=decided_at)
+
+    def stop_now(self, *, by: str = "agent", decided_at: float | None = None) -> int:
+        """`stop` for who can't wait in the middle of something: of a message that came, of a timer."""
         return self._session.voice.interrupt(by, decided_at)
 
     async def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
@@ -237,7 +241,7 @@ class Call:
 
     async def transfer(
         self,
-        target: str,
+        target: str | Destination,
         *,
         mode: Mode | None = None,
         announce: str | bytes | Announce | None = None,
@@ -247,6 +251,8 @@ class Call:
         timeout_s: float = 30.0,
     ) -> TransferResult:
         """Connect the caller with a destination of the configuration, in the `mode` that it names, or this one.
+
+        A `Destination` made by a program will do, too; its dial string must never be what somebody said or sent.
 
         `blind`: the other side rings while the caller waits; busy, no answer or unreachable bring him back.
         `announced`: the caller hears hold music (`ringback`: another sound of the switch, or `silence`) while the other

@@ -137,7 +137,7 @@ class Conduct:
 
     async def transfer(
         self,
-        target: str,
+        target: str | Destination,
         mode: Mode | None,
         *,
         announce: str | bytes | Announce | None,
@@ -146,12 +146,15 @@ class Conduct:
         ringback: str,
         timeout_s: float,
     ) -> TransferResult:
-        """Call a destination by name; see `Call.transfer`."""
-        session = self._session
-        if target not in session.house.destinations:
+        """Call a destination; see `Call.transfer`."""
+        session, destination = self._session, None
+        if isinstance(target, Destination):
+            destination, target = target, target.name
+        elif target in session.house.destinations:
+            destination = open_destination(target, session.house.destinations, session.house.local_time())
+        else:
             known = ", ".join(session.house.destinations) or "none"
             raise NotCapable(f"no destination {target!r}; there are: {known}")
-        destination = open_destination(target, session.house.destinations, session.house.local_time())
         if destination is None:
             session.journal("transfer", target=target, outcome="unreachable", cause="closed", took_ms=0)
             return TransferResult("unreachable", "closed")

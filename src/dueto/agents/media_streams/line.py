@@ -1,0 +1,187 @@
+"""A call in a bot's hands: its TwiML is carried out, verb by verb, until none is left or REST says otherwise."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from dueto.agents.media_streams.account import API_VERSION, Exchange, call_sid
+from dueto.agents.media_streams.stream import BotStream
+from dueto.agents.media_streams.twiml import ConnectStream, Dial, Hangup, Pause, PlayDigits, Redirect, Say, Verb
+from dueto.agents.media_streams.webhook import Webhooks
+from dueto.call import Call
+from dueto.call.events import Dtmf, HungUp, Unbridged
+from dueto.call.phase import Phase
+from dueto.call.ports import Destination, Outcome, TransferResult
+from dueto.errors import DuetoError, Interrupted, LocalProtocolError, NotCapable, ProviderFailed
+
+MAX_VERBS = 1000
+"In one call, whatever the bot redirects to: two webhooks can send each other a call for ever."
+_DIALLED: Mapping[Outcome, str] = {
+    "bridged": "completed",
+    "busy": "busy",
+    "no_answer": "no-answer",
+    "cancelled": "canceled",
+}
+
+
+class BotLine:
+    """One call, from the first verb to the last. The REST side knows it by its `CallSid`."""
+
+    def __init__(self, call: Call, exchange: Exchange, webhooks: Webhooks, *, connect_s: float) -> None:
+        self.sid = call_sid(call.unique_id)
+        self._call = call
+        self._exchange = exchange
+        self._webhooks = webhooks
+        self._connect_s = connect_s
+        self._stream: BotStream | None = None
+        self._wanted: asyncio.Future[tuple[Verb, ...]] | None = None
+        self._verbs = 0
+
+    async def run(self, program: tuple[Verb, ...]) -> None:
+        """Carry it out. Returns when nothing is left to be done, or the caller has hung up.
+
+        Raises: ProviderFailed: a bot, or its webhook, failed.
+        """
+        self._exchange.enter(self.sid, self)
+        events = asyncio.ensure_future(self._read_events())
+        work: asyncio.Future[None] | None = None
+        try:
+            while True:
+                self._wanted = asyncio.get_running_loop().create_future()
+                work = asyncio.ensure_future(self._perform(program))
+                await asyncio.wait((work, events, self._wanted), return_when=asyncio.FIRST_COMPLETED)
+                if events.done() or not self._wanted.done():
+                    break
+                await _ended(work)
+                program = self._wanted.result()
+            if work.done():
+                work.result()
+        finally:
+            self._exchange.leave(self.sid, self)
+            for task in (work, events):
+                if task is not None:
+                    await _ended(task)
+
+    # -- the REST side
+
+    def form(self) -> dict[str, str]:
+        """What Twilio tells of a call, in its webhooks and in its answers."""
+        call = self._call
+        return {
+            "AccountSid": self._exchange.account.sid,
+            "ApiVersion": API_VERSION,
+            "CallSid": self.sid,
+            "CallStatus": "completed" if call.ended else "in-progress",
+            "Called": call.destination_number,
+            "Caller": call.caller_number,
+            "CallerName": call.caller_name,
+            "Direction": "inbound",
+            "From": call.caller_number,
+            "To": call.destination_number,
+        }
+
+    def end(self) -> None:
+        """Hang up."""
+        self._take_over((Hangup(),))
+
+    def redirect(self, program: tuple[Verb, ...]) -> None:
+        """Take the call from its bot, and carry out these. Raises: LocalProtocolError: it can't be, and why."""
+        if self._call.phase is Phase.BRIDGED and not isinstance(program[0] if program else None, Hangup):
+            raise LocalProtocolError("the caller talks to somebody; that can be ended, and nothing else")
+        for verb in program:
+            if isinstance(verb, Dial):
+                self._destination(verb)
+        self._take_over(program)
+
+    def _take_over(self, program: tuple[Verb, ...]) -> None:
+        if self._wanted is not None:
+            if self._wanted.done():  # asked twice in one turn of the loop: the last word counts
+                self._wanted = asyncio.get_running_loop().create_future()
+            self._wanted.set_result(program)
+
+    # -- inside
+
+    async def _read_events(self) -> None:
+        async for event in self._call.events():
+            match event:
+                case Dtmf(digit) if self._stream is not None:
+                    self._stream.press(digit)
+                case HungUp():
+                    return
+
+    async def _perform(self, program: tuple[Verb, ...]) -> None:
+        waiting = list(program)
+        while waiting:
+            self._verbs += 1
+            if self._verbs > MAX_VERBS:
+                raise ProviderFailed("protocol", f"the bot has asked for more than {MAX_VERBS} things in one call")
+            more = await self._do(waiting.pop(0))
+            if more is not None:
+                waiting = list(more)
+
+    async def _do(self, verb: Verb) -> tuple[Verb, ...] | None:
+        """Do one; return what comes after it instead of the rest."""
+        call = self._call
+        match verb:
+            case ConnectStream():
+                await self._connect(verb)
+                return await self._ask(verb.action) if verb.action else None
+            case Dial():
+                result = await self._dial(verb)
+                status = _DIALLED.get(result.outcome, "failed")
+                return await self._ask(verb.action, {"DialCallStatus": status}) if verb.action else None
+            case Redirect(url):
+                return await self._ask(url)
+            case Say(text, loops):
+                for _ in range(loops):
+                    with contextlib.suppress(Interrupted):
+                        await call.say(text)
+            case PlayDigits(digits):
+                await call.send_dtmf(digits)
+            case Pause(length_s):
+                await asyncio.sleep(length_s)
+            case Hangup(cause):
+                await call.hangup(cause)
+        return None
+
+    async def _ask(self, url: str, more: Mapping[str, str] | None = None) -> tuple[Verb, ...]:
+        return await self._webhooks.ask(url, self.form() | dict(more or {}))
+
+    async def _connect(self, verb: ConnectStream) -> None:
+        stream = self._stream = BotStream(self._call, self._exchange.account, self.sid, verb.url, verb.parameters)
+        try:
+            await stream.run(connect_s=self._connect_s)
+        finally:
+            self._stream = None
+            self._call.log.info("bot_stream_over", dropped_ms=stream.dropped_ms, odd_messages=stream.odd_messages)
+
+    async def _dial(self, verb: Dial) -> TransferResult:
+        """Returns when the other side has hung up again, or it is known why it could not be reached."""
+        try:
+            result = await self._call.transfer(self._destination(verb), timeout_s=verb.timeout_s)
+        except (LocalProtocolError, NotCapable) as error:
+            self._call.log.warning("bot_dial_refused", reason=str(error))
+            return TransferResult("failed")
+        if self._call.phase is Phase.BRIDGED:
+            await self._call.wait_for(Unbridged)
+        return result
+
+    def _destination(self, verb: Dial) -> str | Destination:
+        """A destination of the configuration by its name, or a number that its `allow` lets through."""
+        name = verb.target
+        if verb.kind == "sip":
+            name = name.removeprefix("sips:").removeprefix("sip:").partition("@")[0]
+        known = {entry.lower(): entry for entry in self._exchange.destinations}
+        if name.lower() in known:
+            return known[name.lower()]
+        if verb.kind != "number":
+            raise LocalProtocolError("no destination of the configuration has that name")
+        return Destination("number", self._exchange.numbers.dial_string(name))
+
+
+async def _ended(task: "asyncio.Future[None]") -> None:
+    """Cancel it, and wait for its end."""
+    task.cancel()
+    with contextlib.suppress(DuetoError, asyncio.CancelledError):
+        await asyncio.wait((task,))
+        task.exception()

@@ -1,0 +1,225 @@
+"""TwiML, as far as a bot on a telephone line needs it: read strictly, within limits, into verbs to be carried out.
+
+`<Connect><Stream>`, `<Dial>`, `<Say>`, `<Play digits>`, `<Pause>`, `<Redirect>`, `<Reject>`, `<Hangup>`; anything
+else is refused by name, rather than left out in silence. So is a document type, and with it every entity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from urllib.parse import urljoin
+from xml.parsers import expat
+
+from dueto.errors import RemoteProtocolError
+
+MAX_TWIML_BYTES: Final = 65_536
+MAX_ELEMENTS: Final = 500
+MAX_DEPTH: Final = 8
+MAX_URL_CHARS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectStream:
+    """`<Connect><Stream url=...>`: the bot has the call until it closes the stream."""
+
+    url: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    action: str = ""
+    "Where to ask what comes after it; empty: the next verb."
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect the caller with somebody; `target` is a number, a SIP URI or a client's name, as the bot wrote it."""
+
+    target: str
+    kind: Literal["number", "sip", "client"] = "number"
+    timeout_s: float = 30.0
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Speak a text, with the gateway's own mouth."""
+
+    text: str
+    loops: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlayDigits:
+    """Send keys to the caller's side; `w` is half a second."""
+
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Silence."""
+
+    length_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Ask there what comes next."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """End the call."""
+
+    cause: str = "NORMAL_CLEARING"
+
+
+Verb = ConnectStream | Dial | Say | PlayDigits | Pause | Redirect | Hangup
+
+
+def read_twiml(document: bytes | str, base_url: str = "") -> tuple[Verb, ...]:
+    """Return the verbs of a document, in order. URLs in it may be relative to `base_url`, where it came from.
+
+    Raises: RemoteProtocolError: it is no TwiML, passes a limit, or asks for what there is not; the text says what.
+    """
+    data = document.encode() if isinstance(document, str) else document
+    if len(data) > MAX_TWIML_BYTES:
+        raise RemoteProtocolError(f"TwiML of more than {MAX_TWIML_BYTES} bytes")
+    root = _tree(data)
+    if root.name != "Response":
+        raise RemoteProtocolError(f"TwiML begins with <Response>, not with <{_name(root.name)}>")
+    return tuple(_verb(element, base_url) for element in root.children)
+
+
+@dataclass(slots=True)
+class _Element:
+    name: str
+    attributes: dict[str, str]
+    children: list["_Element"] = field(default_factory=list)
+    text: str = ""
+
+
+def _tree(data: bytes) -> _Element:
+    top = _Element("", {})
+    stack = [top]
+    count = 0
+
+    def opened(name: str, attributes: dict[str, str]) -> None:
+        nonlocal count
+        count += 1
+        if count > MAX_ELEMENTS or len(stack) > MAX_DEPTH:
+            raise RemoteProtocolError("TwiML of too many elements, or too deep")
+        element = _Element(name, attributes)
+        stack[-1].children.append(element)
+        stack.append(element)
+
+    def text(found: str) -> None:
+        stack[-1].text += found
+
+    def doctype(*_: object) -> None:
+        raise RemoteProtocolError("TwiML with a document type")
+
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = opened
+    parser.EndElementHandler = lambda name: stack.pop()
+    parser.CharacterDataHandler = text
+    parser.StartDoctypeDeclHandler = doctype
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise RemoteProtocolError(f"no XML: {expat.errors.messages[error.code]} in line {error.lineno}") from None
+    return top.children[0]
+
+
+def _verb(element: _Element, base_url: str) -> Verb:
+    attributes = element.attributes
+    match element.name:
+        case "Connect":
+            return _connect(element, base_url)
+        case "Dial":
+            return _dial(element, base_url)
+        case "Say" if not element.children:
+            return Say(_words(element), _number(attributes, "loop", 1, 1, 10))
+        case "Play" if "digits" in attributes and not element.text.strip():
+            return PlayDigits(attributes["digits"])
+        case "Pause":
+            return Pause(float(_number(attributes, "length", 1, 0, 3600)))
+        case "Redirect":
+            return Redirect(_url(_words(element), base_url, "http"))
+        case "Reject":
+            return Hangup("USER_BUSY" if attributes.get("reason") == "busy" else "CALL_REJECTED")
+        case "Hangup":
+            return Hangup()
+    raise RemoteProtocolError(f"TwiML asks for <{_name(element.name)}>, which there is not here")
+
+
+def _connect(element: _Element, base_url: str) -> ConnectStream:
+    if [child.name for child in element.children] != ["Stream"]:
+        raise RemoteProtocolError("<Connect> with other than one <Stream>")
+    stream = element.children[0]
+    parameters = {}
+    for child in stream.children:
+        if child.name != "Parameter" or "name" not in child.attributes:
+            raise RemoteProtocolError(f"<{_name(child.name)}> within <Stream>; only <Parameter name= value=> is known")
+        parameters[child.attributes["name"]] = child.attributes.get("value", "")
+    if stream.attributes.get("track", "inbound_track") != "inbound_track":
+        raise RemoteProtocolError("<Connect><Stream> has the inbound track only")
+    url = _url(stream.attributes.get("url", ""), base_url, "ws")
+    return ConnectStream(url, parameters, _action(element, base_url))
+
+
+def _dial(element: _Element, base_url: str) -> Dial:
+    timeout_s = float(_number(element.attributes, "timeout", 30, 1, 600))
+    action = _action(element, base_url)
+    if not element.children:
+        return Dial(_target(element), "number", timeout_s, action)
+    if len(element.children) > 1:
+        raise RemoteProtocolError("<Dial> of several at once, which there is not here")
+    child = element.children[0]
+    match child.name:
+        case "Number":
+            return Dial(_target(child), "number", timeout_s, action)
+        case "Sip":
+            return Dial(_target(child), "sip", timeout_s, action)
+        case "Client":
+            named = next((inner for inner in child.children if inner.name == "Identity"), child)
+            return Dial(_target(named), "client", timeout_s, action)
+    raise RemoteProtocolError(f"<Dial> asks for <{_name(child.name)}>, which there is not here")
+
+
+def _target(element: _Element) -> str:
+    target = _words(element)
+    if not target or len(target) > 256 or not target.isprintable():
+        raise RemoteProtocolError("<Dial> of nobody")
+    return target
+
+
+def _words(element: _Element) -> str:
+    return " ".join(element.text.split())
+
+
+def _action(element: _Element, base_url: str) -> str:
+    action = element.attributes.get("action", "")
+    return _url(action, base_url, "http") if action else ""
+
+
+def _url(text: str, base_url: str, scheme: str) -> str:
+    url = urljoin(base_url, text)
+    good = url.startswith((f"{scheme}://", f"{scheme}s://")) and url.isascii() and url.isprintable() and " " not in url
+    if not good or len(url) > MAX_URL_CHARS:
+        raise RemoteProtocolError(f"TwiML names no {scheme}:// or {scheme}s:// URL where one belongs")
+    return url
+
+
+def _number(attributes: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = attributes.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()):
+        raise RemoteProtocolError(f"TwiML: {name} is not a whole number")
+    return min(max(int(text[:9]), least), most)
+
+
+def _name(name: str) -> str:
+    return name[:40] if name.isprintable() else "?"

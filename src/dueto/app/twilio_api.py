@@ -1,0 +1,154 @@
+"""The two calls of Twilio's REST API that a bot makes about a call it has: what it is, and what is to become of it.
+
+`GET` and `POST /2010-04-01/Accounts/{AccountSid}/Calls/{CallSid}.json`, with the account's credentials. Source of
+paths, parameters and codes: Twilio's pages "Call resource" and "Error and warning dictionary".
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from urllib.parse import parse_qsl
+
+from dueto.agents.media_streams import Exchange
+from dueto.agents.media_streams.account import API_VERSION, LiveCall
+from dueto.agents.media_streams.twiml import MAX_TWIML_BYTES, MAX_URL_CHARS, Redirect, read_twiml
+from dueto.app.addresses import Address
+from dueto.app.http import Answer, HttpServer, Request
+from dueto.errors import LocalProtocolError, RemoteProtocolError
+
+MAX_BODY_BYTES = 3 * MAX_TWIML_BYTES
+"TwiML in a form can take three bytes for one."
+MAX_FIELDS = 50
+_PATH = re.compile(rf"/{API_VERSION}/Accounts/(AC[0-9a-f]{{32}})/Calls/(CA[0-9a-f]{{32}})\.json")
+
+
+class TwilioApi:
+    """Listens for what bots want done with their calls."""
+
+    def __init__(self, listen: Address, exchange: Exchange, note: Callable[[str, Mapping[str, object]], None]) -> None:
+        """`note` is told of every request, for the journal."""
+        self._exchange = exchange
+        self._note = note
+        self._server = HttpServer(
+            listen,
+            self._answer,
+            section="twilio",
+            methods=("GET", "POST"),
+            max_body_bytes=MAX_BODY_BYTES,
+            answered=self._answered,
+        )
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; after `start()` with the port that the system chose."""
+        return self._server.address
+
+    async def start(self) -> None:
+        """Open the listener. Raises: SettingsError: the address can't be listened on."""
+        await self._server.start()
+
+    async def aclose(self) -> None:
+        """Close the listener and every connection."""
+        await self._server.aclose()
+
+    def _answered(self, request: Request, answer: Answer) -> None:
+        found = _PATH.fullmatch(request.path)
+        fields = {"method": request.method, "call_sid": found[2] if found else "", "status": answer.status}
+        self._note("twilio_request", fields)
+
+    async def _answer(self, request: Request) -> Answer:
+        if not self._admits(request):
+            return _error(401, 20003, "Authenticate", {"WWW-Authenticate": 'Basic realm="dueto"'})
+        found = _PATH.fullmatch(request.path)
+        call = self._exchange.find(found[2]) if found and found[1] == self._exchange.account.sid else None
+        if found is None or call is None:
+            return _error(404, 20404, "The requested resource was not found")
+        if request.method == "GET":
+            return _resource(call)
+        try:
+            return _update(call, _form(request.body))
+        except (LocalProtocolError, RemoteProtocolError) as error:
+            return _error(400, 21220, str(error))
+
+    def _admits(self, request: Request) -> bool:
+        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+        try:
+            user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except (binascii.Error, ValueError):
+            return False
+        return scheme.lower() == "basic" and self._exchange.account.admits(user, password)
+
+
+def _form(body: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=MAX_FIELDS))
+    except ValueError:
+        raise RemoteProtocolError("the body is no form") from None
+
+
+def _update(call: LiveCall, form: Mapping[str, str]) -> Answer:
+    """Do what the form says. Raises: RemoteProtocolError, LocalProtocolError: it can't be done; nothing was."""
+    if form.get("Status") in ("completed", "canceled"):
+        call.end()
+        return _resource(call, status="completed")
+    if "Status" in form or ("Twiml" in form) == ("Url" in form):
+        raise RemoteProtocolError("expected Status=completed, or one of Twiml and Url")
+    if form.get("Method", "POST").upper() != "POST":
+        raise RemoteProtocolError("Method: only POST is known here")
+    if "Twiml" in form:
+        call.redirect(read_twiml(form["Twiml"]))
+    else:
+        url = form["Url"]
+        if not re.fullmatch(r"https?://[!-~]+", url) or len(url) > MAX_URL_CHARS:
+            raise RemoteProtocolError("Url: expected https://...")
+        call.redirect((Redirect(url),))
+    return _resource(call)
+
+
+def _resource(call: LiveCall, status: str = "") -> Answer:
+    """What Twilio tells of a call, as far as there is something to tell."""
+    form = call.form()
+    uri = f"/{API_VERSION}/Accounts/{form['AccountSid']}/Calls/{form['CallSid']}.json"
+    return _json(
+        200,
+        {
+            "sid": form["CallSid"],
+            "account_sid": form["AccountSid"],
+            "api_version": API_VERSION,
+            "date_created": None,
+            "date_updated": format_datetime(datetime.now(UTC)),
+            "start_time": None,
+            "end_time": None,
+            "duration": None,
+            "status": status or form["CallStatus"],
+            "direction": form["Direction"],
+            "from": form["From"],
+            "from_formatted": form["From"],
+            "to": form["To"],
+            "to_formatted": form["To"],
+            "caller_name": form["CallerName"],
+            "answered_by": None,
+            "forwarded_from": None,
+            "group_sid": None,
+            "parent_call_sid": None,
+            "phone_number_sid": "",
+            "price": None,
+            "price_unit": None,
+            "queue_time": "0",
+            "trunk_sid": "",
+            "uri": uri,
+            "subresource_uris": {},
+        },
+    )
+
+
+def _error(status: int, code: int, message: str, headers: Mapping[str, str] | None = None) -> Answer:
+    return _json(status, {"code": code, "message": message, "more_info": "", "status": status}, headers)
+
+
+def _json(status: int, value: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(status, json.dumps(value).encode(), "application/json", headers or {})

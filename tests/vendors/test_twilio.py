@@ -1,0 +1,113 @@
+"""Twilio's own library as the bot's client, and as the judge of our signatures; and the example bot, on FastAPI."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from tests.agents.fakes.media_streams_bot import bot
+from tests.agents.test_media_streams import SID, TOKEN, connected, heard_ms, house, stays
+
+from dueto.agents.media_streams import Account, call_sid
+from dueto.sim import Caller, Line, tone
+
+twilio_rest = pytest.importorskip("twilio.rest", reason="the vendors group is not installed: ./test does")
+validator = pytest.importorskip("twilio.request_validator")
+
+
+def client(port: int, token: str = TOKEN) -> Any:
+    """The library, pointed to the gateway; everything else about it is as it comes."""
+    found = twilio_rest.Client(SID, token)
+    found.api.base_url = f"http://127.0.0.1:{port}"
+    return found
+
+
+async def test_the_library_looks_at_a_call_redirects_and_ends_it() -> None:
+    async with bot() as there, house({"url": there.url}) as here:
+        call = await here.switch.place(Caller(number="4711", script=connected))
+        talk = await there.talk()
+        await talk.until(lambda: bool(talk.audio))
+        calls = client(here.gateway.twilio_port).calls(call_sid(call.unique_id))
+        found = await asyncio.to_thread(calls.fetch)
+        assert (found.sid, found.status, found._from) == (call_sid(call.unique_id), "in-progress", "4711")
+        updated = await asyncio.to_thread(calls.update, twiml="<Response><Dial>sales</Dial></Response>")
+        assert updated.sid == found.sid
+        await call.done()
+    assert call.bridged_to
+
+    async with bot() as there, house({"url": there.url}) as here:
+        call = await here.switch.place(Caller(script=stays))
+        talk = await there.talk()
+        await talk.until(lambda: bool(talk.audio))
+        calls = client(here.gateway.twilio_port).calls(call_sid(call.unique_id))
+        assert (await asyncio.to_thread(calls.update, status="completed")).status == "completed"
+        await call.done()
+
+
+async def test_the_library_understands_our_refusals() -> None:
+    error = pytest.importorskip("twilio.base.exceptions").TwilioRestException
+    async with bot() as there, house({"url": there.url}) as here:
+        call = await here.switch.place(Caller(script=stays))
+        talk = await there.talk()
+        await talk.until(lambda: bool(talk.audio))
+        sid, port = call_sid(call.unique_id), here.gateway.twilio_port
+        with pytest.raises(error) as refusal:
+            await asyncio.to_thread(client(port, "wrong").calls(sid).update, status="completed")
+        assert (refusal.value.status, refusal.value.code) == (401, 20003)
+        with pytest.raises(error) as refusal:
+            await asyncio.to_thread(client(port).calls("CA" + "0" * 32).fetch)
+        assert (refusal.value.status, refusal.value.code) == (404, 20404)
+        with pytest.raises(error, match="Gather") as refusal:
+            await asyncio.to_thread(client(port).calls(sid).update, twiml="<Response><Gather/></Response>")
+        assert not talk.stopped
+        call.hang_up()
+        await call.done()
+
+
+@pytest.mark.parametrize("form", [{}, {"CallSid": "CA1", "From": "+49 30", "To": "é", "A": ""}])
+def test_the_library_finds_our_signatures_right(form: Mapping[str, str]) -> None:
+    url = "https://bot.example.com/x?a=1"
+    signature = Account(SID, TOKEN).sign(url, form)["X-Twilio-Signature"]
+    assert validator.RequestValidator(TOKEN).validate(url, dict(form), signature)
+    assert not validator.RequestValidator("another").validate(url, dict(form), signature)
+
+
+@asynccontextmanager
+async def uvicorn_serving(app: Any) -> AsyncIterator[int]:
+    """Serve an ASGI app on a free port of this loop."""
+    uvicorn = pytest.importorskip("uvicorn")
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, log_level="warning", ws="websockets-sansio", lifespan="off", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+async def test_the_example_bot_answers_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi")
+    import examples.media_streams as example
+
+    async def caller(line: Line) -> None:
+        await line.say(tone(8000, 0.5, 440.0))
+        await line.hears_speech()
+        await line.hears_silence(300)
+        await line.press("#")
+        await line.until_hangup()
+
+    async with uvicorn_serving(example.app) as port, house({"webhook": f"http://127.0.0.1:{port}/incoming"}) as here:
+        monkeypatch.setattr(example, "REST", f"http://127.0.0.1:{here.gateway.twilio_port}")
+        monkeypatch.setattr(example, "TOKEN", TOKEN)
+        call = await here.switch.place(Caller(script=caller))
+        await call.done()
+    assert heard_ms(call) == pytest.approx(500, abs=100)
+    assert call.hangup_cause == "NORMAL_CLEARING"
