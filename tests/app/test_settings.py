@@ -92,6 +92,7 @@ def test_the_defaults_are_those_that_were_promised() -> None:
             "allow": [],
             "dial": "",
         },
+        "recording": {"directory": "", "format": "wav", "calls": "none", "numbers": [], "announce": ""},
         "logs": {"format": "json"},
         "metrics": {"listen": "127.0.0.1:9108"},
     }

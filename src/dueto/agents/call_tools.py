@@ -178,7 +178,7 @@ def _taking(keep: KeepMessage, agent: str) -> Callable[[Errand, Any], Awaitable[
             caller_name=arguments.caller_name,
             callback=arguments.callback_number,
             for_whom=arguments.for_whom,
-            recording=call.recording,
+            recording=str(call.recording.path or "") if call.recording else call.switch_recording,
         )
         await keep(message)
         counts[call] = counts.get(call, 0) + 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from dueto.app.addresses import parse_address
 from dueto.app.journal import LogJournal, fan_out
 from dueto.app.logs import call_logger
 from dueto.app.metrics import Metrics
+from dueto.app.redact import redact
 from dueto.app.serving import check_for_serving
 from dueto.app.settings import Settings
 from dueto.app.status import StatusServer
@@ -25,6 +27,7 @@ from dueto.app.twilio_api import TwilioApi
 from dueto.call import Agent, CallRules, Desk, House, Journal, Mouth
 from dueto.call.keys import parse_keys
 from dueto.call.placing import Dialled, mint, place
+from dueto.call.recorder import Recorder, RecordingRules
 from dueto.clock import Clock, monotonic
 from dueto.errors import NotCapable, SettingsError
 from dueto.legs.esl_inbound import InboundLink
@@ -90,6 +93,7 @@ class Gateway:
             clock=clock,
             ticker=Ticker(clock=clock),
             logger=call_logger,
+            recorder=_recorder(settings),
         )
         self.desk = Desk(house)
         self._control = _control_server(settings, self.desk)
@@ -204,6 +208,8 @@ class Gateway:
             await self._status.aclose()
         if self._twilio is not None:
             await self._twilio.aclose()
+        if self.desk.house.recorder is not None:
+            await self.desk.house.recorder.aclose()
         await self.agent.aclose()
         self._closed.set()
 
@@ -270,6 +276,25 @@ def _link(settings: Settings, journal: Journal) -> InboundLink | None:
         settings.switch.password.get_secret_value(),
         user=settings.switch.user,
         journal=lambda event, fields: journal("", event, fields),
+    )
+
+
+def _recorder(settings: Settings) -> Recorder | None:
+    """Who keeps recordings. Raises: SettingsError: nothing can be written there."""
+    recording = settings.recording
+    if not recording.directory:
+        return None
+    directory = Path(recording.directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"[recording] directory: nothing can be written to {directory} ({error.strerror})"
+        ) from None
+    return Recorder(
+        RecordingRules(directory, recording.format, recording.calls, recording.numbers, recording.announce, redact)
     )
 
 

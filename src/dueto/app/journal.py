@@ -24,7 +24,7 @@ _WARNINGS = frozenset(
         "provider_failed",
     }
 )
-_ERRORS = frozenset({"agent_failed", "agent_stuck", "task_failed"})
+_ERRORS = frozenset({"agent_failed", "agent_stuck", "recording_failed", "task_failed"})
 _DETAILS = frozenset({"custom", "media_text", "hangup_delivered", "transcript"})
 _TAKEN = frozenset({"event", "level", "ts", "call", "exc_info"})
 

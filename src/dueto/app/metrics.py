@@ -88,6 +88,7 @@ class Metrics:
         self._refused = counter("refused", "Connections and calls turned away.", "leg", "reason")
         self._protocol = counter("protocol_errors", "Legs that broke their protocol.", "leg")
         self._agent_failed = counter("agent_failures", "Agents that failed, by error.", "error")
+        self._recordings = counter("recordings", "Recordings, by what became of them.", "outcome")
         self._lost = counter("legs_lost", "Legs that ended before their call.", "leg")
         self._back = counter("reconnects", "Legs that came back to their call.", "leg")
 
@@ -114,6 +115,8 @@ class Metrics:
             "hungup": self._hungup,
             "hangup_delivered": self._hangup_delivered,
             "agent_failed": lambda _, fields: self._count(self._agent_failed, error=_kind(fields.get("error"))),
+            "recording": lambda *_: self._recordings.labels("begun").inc(),
+            "recording_failed": lambda *_: self._recordings.labels("failed").inc(),
             "refused": lambda _, fields: self._count(self._refused, leg=fields.get("leg"), reason=fields.get("reason")),
             "protocol_error": lambda _, fields: self._count(self._protocol, leg=fields.get("leg")),
             "returned_to_dialplan": self._has_returned,

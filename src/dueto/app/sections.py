@@ -297,6 +297,23 @@ class TwilioSettings(Section):
         return parse_address(self.listen) if self.listen and self.auth_token.get_secret_value() else None
 
 
+class RecordingSettings(Section):
+    """Recordings of calls, by the gateway."""
+
+    directory: str = ""
+    format: Literal["wav", "flac", "opus"] = "wav"
+    calls: Literal["none", "all", "matching"] = "none"
+    numbers: tuple[str, ...] = ()
+    announce: str = ""
+
+    @field_validator("numbers")
+    @classmethod
+    def _check_numbers(cls, numbers: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"[A-Za-z0-9+*._-]{1,64}", pattern) for pattern in numbers):
+            raise ValueError('expected numbers, or patterns of them such as "5511*"')
+        return numbers
+
+
 class LogsSettings(Section):
     """Log lines."""
 

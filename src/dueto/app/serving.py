@@ -20,7 +20,8 @@ def check_for_serving(settings: "Settings", *, agent_given: bool = False) -> Non
 
     Raises: SettingsError: one line per problem, each with a way out.
     """
-    problems = [*_doors(settings), *_token(settings), *_media(settings), *_engine(settings), *_twilio(settings)]
+    checks = (_doors, _token, _media, _engine, _twilio, _recording)
+    problems = [problem for check in checks for problem in check(settings)]
     if not agent_given:
         problems += _agent(settings)
     if problems:
@@ -77,6 +78,16 @@ def _media(settings: "Settings") -> Iterator[str]:
             '[media] dialect: "audio_stream" speaks through the control leg, and there is none; '
             'write "audio_stream-binary" (a build that plays what it receives)'
         )
+
+
+def _recording(settings: "Settings") -> Iterator[str]:
+    recording = settings.recording
+    if recording.calls != "none" and not recording.directory:
+        yield "[recording] directory: missing; it says where the recordings go"
+    if recording.calls == "matching" and not recording.numbers:
+        yield '[recording] numbers: missing; with calls = "matching" they say which calls'
+    if recording.format != "wav" and importlib.util.find_spec("soundfile") is None:
+        yield f"[recording] format: {recording.format} needs soundfile: pip install 'dueto[recording]'"
 
 
 def _engine(settings: "Settings") -> Iterator[str]:

@@ -24,6 +24,7 @@ from dueto.app.sections import (
     LogsSettings,
     MediaSettings,
     MetricsSettings,
+    RecordingSettings,
     RecordsSettings,
     SwitchSettings,
     TwilioSettings,
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     switch: SwitchSettings = SwitchSettings()
     records: RecordsSettings = RecordsSettings()
     twilio: TwilioSettings = TwilioSettings()
+    recording: RecordingSettings = RecordingSettings()
     logs: LogsSettings = LogsSettings()
     metrics: MetricsSettings = MetricsSettings()
 
@@ -167,7 +169,7 @@ def _read_layers(file: Tree, environ: Mapping[str, str]) -> _Layers:
     }
     sections = frozenset(Settings.model_fields)
     as_text = read_environment(environ, frozenset(), sections).tree  # which agents there are says which keys are lists
-    lists = {"allow", "words"} | list_keys(merge(as_text, file))
+    lists = {"allow", "numbers", "words"} | list_keys(merge(as_text, file))
     environment = read_environment(environ, frozenset(lists), sections)
     return _Layers(environment, read_older_names(environ, merge(file, defaults)), file)
 

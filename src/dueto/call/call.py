@@ -13,6 +13,7 @@ from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
 from dueto.call.ports import Accept, Announce, Destination, Ear, Mode, Mouth, TransferResult
 from dueto.call.presence import Presence, presence
+from dueto.call.recording import Recording
 from dueto.call.session import Session
 from dueto.call.transcript import Transcript
 from dueto.call.utterance import Utterance
@@ -53,7 +54,7 @@ class Call:
         self._session = session
         self.log: Any = session.log
         "A logger bound to the call."
-        self.recording = ""
+        self.switch_recording = ""
         "The switch's file that `record` began last."
 
     def __repr__(self) -> str:
@@ -383,12 +384,28 @@ class Call:
         checked(path, "path", forbidden=" '\"`$;")
         limit = f" {limit_s}" if limit_s else ""
         await self.api("uuid_record", f"{self.unique_id} start {path}{limit}")
-        self.recording = path
+        self.switch_recording = path
 
     async def stop_recording(self, path: str = "all") -> None:
         """Stop one recording of the switch, or all of them."""
         checked(path, "path", forbidden=" '\"`$;")
         await self.api("uuid_record", f"{self.unique_id} stop {path}")
+
+    def start_recording(self) -> Recording:
+        """Begin a recording of our own: stereo, caller left, agent right as heard, and the events beside it.
+
+        It ends with the call, or by `await recording.stop()`; `pause` and `resume` keep a card number out of it. What
+        the caller says to somebody he was bridged to is not in it: have the switch record that (`record`).
+        Raises: NotCapable: `[recording]` names no directory, or the call is being recorded already. CallEnded.
+        """
+        if self.ended:
+            raise CallEnded(f"the call {self.unique_id} is over")
+        return self._session.record()
+
+    @property
+    def recording(self) -> Recording | None:
+        """Our own recording that runs, by whosever wish."""
+        return self._session.recording
 
     async def park(self) -> None:
         """Leave the channel in the switch's park: silent, alive, without us. For the agent the call is over then.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dueto.call.keys import Key
 from dueto.call.ports import Agent, Destination, Mouth
+from dueto.call.recorder import Recorder
 from dueto.clock import Clock, monotonic
 from dueto.legs.ports import SwitchLink
 from dueto.legs.ticker import Ticker
@@ -107,6 +108,8 @@ class House:
     "Whether a gateway that comes back takes these calls back."
     local_time: Callable[[], datetime] = datetime.now
     "For opening hours."
+    recorder: Recorder | None = None
+    "Keeps recordings, if the configuration says where."
     whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
     @property

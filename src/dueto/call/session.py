@@ -24,6 +24,7 @@ from dueto.call.hold import Hold
 from dueto.call.house import House
 from dueto.call.phase import Action, CallState, Leg, Phase, step
 from dueto.call.reach import Reach
+from dueto.call.recording import Recording
 from dueto.call.registry import Registry
 from dueto.call.seat import Seat
 from dueto.call.switch_events import HANDLERS
@@ -80,6 +81,7 @@ class Session(Reach):
         self.transcript = Transcript(self.journal)
         self.hold = Hold(self)
         self.seat = Seat(self)
+        self.recording: Recording | None = None
         self._scopes: set[asyncio.Timeout] = set()
         self._over = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -178,6 +180,19 @@ class Session(Reach):
     def journal(self, event: str, **fields: object) -> None:
         """Note something worth a log line."""
         self.house.journal(self.unique_id, event, fields)
+        if self.recording is not None:
+            self.recording.note(event, fields)
+
+    def record(self) -> Recording:
+        """Begin a recording, and say so to the caller where the rules want it. Raises: NotCapable: says why not."""
+        recorder = self.house.recorder
+        if recorder is None:
+            raise NotCapable("the gateway keeps no recordings: set [recording] directory")
+        if self.recording is not None:
+            raise NotCapable("the call is being recorded already")
+        self.recording = Recording(self, recorder)
+        self.recording.announcement()
+        return self.recording
 
     # -- the legs' side
 
@@ -327,6 +342,9 @@ class Session(Reach):
                 if self.waiting_tone and self.control is not None:
                     self.waiting_tone = False
                     self._start("end of waiting tone", self.control.break_all)
+                recorder = self.house.recorder
+                if recorder is not None and recorder.wants(self.destination_number, self.caller_number):
+                    self.record()
                 self.seat.start()
             case Action.TELL_BRIDGED if isinstance(event, phase.BridgeBegan):
                 self.note_state("bridged")
@@ -381,6 +399,8 @@ class Session(Reach):
         for scope in tuple(self._scopes):
             scope.reschedule(asyncio.get_running_loop().time())
         self.tasks.cancel()
+        if self.recording is not None:
+            self.recording.finish()
         self.voice.end()
         if self.media is not None:
             self.media.close()
