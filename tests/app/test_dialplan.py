@@ -180,6 +180,23 @@ def test_a_wildcard_is_never_given_to_the_switch() -> None:
     assert "start wss://gateway.example/stream/default/${uuid}" in text
 
 
+def test_a_stock_switch_gets_an_answer_and_the_socket_and_no_stream() -> None:
+    given = settings(media={"dialect": "unicast"}, destinations={"operator": {"dial": "user/1001"}})
+    lines = [(application, data) for _, application, data in actions(dialplan_xml(given, media_only=False))]
+    assert lines[:3] == [("unset", "send_silence_when_idle"), ("answer", ""), ("socket", "127.0.0.1:8022 async full")]
+    assert ("set", "dueto_state=fallback") in lines
+    assert ("bridge", "user/1001") in lines
+    assert "uuid_audio_stream" not in dialplan_guide(given, media_only=False)
+    assert "secret" not in dialplan_guide(given, media_only=False)
+    named = actions(dialplan_xml(given, media_only=False, secretary="sales"))
+    assert ("action", "set", "dueto_secretary=sales") in named
+
+
+def test_a_stock_switch_has_no_calls_without_a_control_leg() -> None:
+    with pytest.raises(SettingsError, match="control leg"):
+        dialplan_xml(settings(media={"dialect": "unicast"}), media_only=True)
+
+
 @pytest.mark.parametrize("number", ["", "5000$|.*", "50 00", "<5000>"])
 def test_a_number_that_would_match_something_else_is_refused(number: str) -> None:
     with pytest.raises(SettingsError, match="number"):

@@ -65,6 +65,11 @@ def test_the_defaults_are_those_that_were_promised() -> None:
             "path": "/stream/{secretary}/{uuid}/{caller}",
             "rate_hz": 16000,
             "max_lag_ms": 400,
+            "unicast_switch_address": "127.0.0.1",
+            "unicast_bind_address": "127.0.0.1",
+            "unicast_announce_address": "",
+            "unicast_ports": "12000-15999",
+            "unicast_idle": "silence",
         },
         "correlation": {
             "warn_after_s": 5.0,
@@ -329,6 +334,25 @@ def serving(tmp_path: Path, toml: str = "", *, agent_given: bool = False) -> lis
 GOOD = f'agent.use = "echo"\nmedia.secret = "{SECRET}"\n'
 
 
+UNICAST = 'media.dialect = "unicast"\n'
+
+
+def test_a_stock_switch_on_this_machine_needs_one_key() -> None:
+    check_for_serving(load_settings(None, {"media": {"dialect": "unicast"}, "agent": {"use": "echo"}}, {}))
+
+
+@pytest.mark.parametrize("address", ["::1", "switch.example", "0.0.0.0", "192.0.2.1:5000", ""])
+def test_unicast_takes_one_ipv4_address_and_says_so(tmp_path: Path, address: str) -> None:
+    text = complaint(tmp_path, f'media.unicast_switch_address = "{address}"')
+    assert "unicast_switch_address: expected" in text
+    assert "IPv4" in text or address == "0.0.0.0"
+
+
+@pytest.mark.parametrize("ports", ["12000", "2000-1000", "80-5000", "60000-70000", "a-b"])
+def test_a_port_range_is_two_ports_in_order(tmp_path: Path, ports: str) -> None:
+    assert 'expected "FIRST-LAST"' in complaint(tmp_path, f'media.unicast_ports = "{ports}"')
+
+
 def test_a_good_configuration_may_serve(tmp_path: Path) -> None:
     assert serving(tmp_path, GOOD) == []
 
@@ -353,6 +377,12 @@ def test_a_missing_secret_is_refused_with_the_way_to_make_one(tmp_path: Path) ->
         ('switch.address = "192.0.2.1:8021"\nswitch.password = "ClueCon"', "[switch] password: everybody knows"),
         ('switch.address = "192.0.2.1:8021"', "[switch] password: missing"),
         ('agent.use = "receptionist"', '[agent] use: "receptionist" has nobody'),
+        (UNICAST + 'correlation.control = "none"', '[media] dialect: "unicast" is started over the control leg'),
+        (UNICAST + 'media.start = "dialplan"', '[media] start: no dialplan can start "unicast"'),
+        (UNICAST + 'correlation.while_waiting = "tone_stream://%(1,1,1)"', "[correlation] while_waiting: a tone"),
+        (UNICAST + 'control.listen = "0.0.0.0:8022"', "[control] public_address: missing"),
+        (UNICAST + 'media.unicast_switch_address = "192.0.2.20"', "[media] unicast_bind_address: 192.0.2.20 and"),
+        (UNICAST + 'media.unicast_ports = "12000-12999"', "[media] unicast_ports: 12000 to 12999 is enough for 500"),
     ],
 )
 def test_what_may_not_serve_is_refused(tmp_path: Path, toml: str, sentence: str) -> None:

@@ -185,6 +185,7 @@ SCENARIOS = [
     Scenario("16a", "ctl-early"),
     Scenario("16b", "ctl-early"),
     Scenario("16c", "ctl-early"),
+    Scenario("20"),
 ]
 
 

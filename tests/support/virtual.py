@@ -11,7 +11,7 @@ from dueto.errors import Refused
 from dueto.legs.esl_outbound import OutboundLeg, OutboundOptions
 from dueto.legs.ports import MediaSink
 from dueto.legs.ticker import Ticker
-from dueto.sim import MediaConnection, MediaListener, MemoryDoors, PipeFaults, Switch, UpgradeRefused
+from dueto.sim import MediaConnection, MediaListener, MemoryDoors, MemoryNetwork, PipeFaults, Switch, UpgradeRefused
 from dueto.wire.media import AUDIO_STREAM_BINARY, Dialect, StreamRequest
 
 SECRET = "a secret of the tests"
@@ -150,7 +150,9 @@ class Virtual:
         return Switch(**({"media_url": URL, "secret": SECRET, "doors": self.doors, "record": False} | more))
 
 
-def virtual_doors(desk: Desk, dialect: Dialect, *, faults: PipeFaults | None = None) -> MemoryDoors:
+def virtual_doors(
+    desk: Desk, dialect: Dialect, *, faults: PipeFaults | None = None, network: MemoryNetwork | None = None
+) -> MemoryDoors:
     """Doors in memory that lead to `desk`."""
 
     async def media(url: str, headers: object, listener: MediaListener) -> MediaConnection:
@@ -166,7 +168,7 @@ def virtual_doors(desk: Desk, dialect: Dialect, *, faults: PipeFaults | None = N
         desk.media_came(twin)
         return twin.far
 
-    return MemoryDoors(lambda: OutboundLeg(desk, OutboundOptions()), media, faults=faults)
+    return MemoryDoors(lambda: OutboundLeg(desk, OutboundOptions()), media, faults=faults, network=network)
 
 
 @contextlib.asynccontextmanager
@@ -177,6 +179,7 @@ async def virtual_desk(
     dialect: Dialect = AUDIO_STREAM_BINARY,
     pipe_faults: PipeFaults | None = None,
     keep_journal: bool = True,
+    network: MemoryNetwork | None = None,
     **house_fields: Any,
 ) -> AsyncIterator[Virtual]:
     """Stand a desk up on the running virtual loop."""
@@ -200,7 +203,7 @@ async def virtual_desk(
     )
     desk = Desk(house)
     try:
-        yield Virtual(desk, virtual_doors(desk, dialect, faults=pipe_faults), journal, noted)
+        yield Virtual(desk, virtual_doors(desk, dialect, faults=pipe_faults, network=network), journal, noted)
         async with asyncio.timeout(20):  # whatever the switch did, every call comes to its end by itself
             await desk.empty()
     finally:

@@ -21,6 +21,7 @@ from dueto.wire.esl import (
     Raw,
     SendMsg,
     Subscribe,
+    Unicast,
     checked,
 )
 from dueto.wire.esl.switch_end import CommandBlock, CommandDecoder
@@ -57,6 +58,11 @@ WRITTEN: list[tuple[Command, bytes]] = [
         SendMsg("hangup", {"hangup-cause": "USER_BUSY"}),
         b"sendmsg\ncall-command: hangup\nhangup-cause: USER_BUSY\n\n",
     ),
+    (
+        Unicast("192.0.2.20", 12000, "192.0.2.10", 12001),
+        b"sendmsg\ncall-command: unicast\nlocal-ip: 192.0.2.20\nlocal-port: 12000\n"
+        b"remote-ip: 192.0.2.10\nremote-port: 12001\ntransport: udp\n\n",
+    ),
     (SendMsg("hangup", unique_id="B"), b"sendmsg B\ncall-command: hangup\n\n"),
 ]
 
@@ -66,6 +72,27 @@ def test_a_command_is_written_in_one_block(command: Command, data: bytes) -> Non
     assert command.encode() == data
     (block,) = CommandDecoder().feed(data)
     assert data.startswith(block.line.encode())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Unicast("::1", 1, "127.0.0.1", 1),
+        Unicast("127.0.0.1", 1, "localhost", 1),
+        Unicast("127.0.0.1\nflags: native", 1, "127.0.0.1", 1),
+        Unicast("127.0.0.1", 0, "127.0.0.1", 1),
+        Unicast("127.0.0.1", 1, "127.0.0.1", 65536),
+    ],
+)
+def test_a_unicast_is_between_ipv4_addresses_and_real_ports(command: Unicast) -> None:
+    with pytest.raises(LocalProtocolError):
+        command.encode()
+
+
+def test_the_recorded_gateways_unicast_is_ours() -> None:
+    written = streams("20-unicast", "gw>fs")[1]
+    at = written.index(b"sendmsg\ncall-command: unicast")
+    assert Unicast("127.0.0.1", 45964, "127.0.0.1", 45963).encode() == written[at : written.index(b"\n\n", at) + 2]
 
 
 MAKERS: dict[str, Callable[[str], Command]] = {

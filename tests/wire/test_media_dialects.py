@@ -21,6 +21,7 @@ def test_the_dialects_are_found_by_the_names_of_the_settings() -> None:
         "audio_stream-base64",
         "audio_fork",
         "audio_fork-binary",
+        "unicast",
     ]
     assert all(DIALECTS[name].name == name for name in DIALECTS)
 

@@ -135,6 +135,8 @@ def _extensions(
         raise SettingsError(f"the number that callers dial: expected digits, not {number!a}")
     if not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", secretary):
         raise SettingsError(f"the routing key: expected letters, digits and . _ ~ -, not {secretary!a}")
+    if media_only and settings.media.dialect == "unicast":
+        raise SettingsError('[media] dialect: "unicast" is started over the control leg: there is no call without one')
     dialled = ("destination_number", f"^{re.escape(number)}$")
     if not media_only:
         return (_Extension("dueto", (dialled,), (*_dual(settings, secretary, secret), *_fallback(settings))),)
@@ -148,14 +150,28 @@ def _extensions(
 
 
 def _dual(settings: Settings, secretary: str, secret: str) -> Iterator[_Line]:
-    yield from _playing(settings)
-    if settings.media.start == "dialplan":
-        yield from _start_stream(settings, secretary, secret)
+    if settings.media.dialect == "unicast":
+        yield from _unicast(secretary)
+    else:
+        yield from _playing(settings)
+        if settings.media.start == "dialplan":
+            yield from _start_stream(settings, secretary, secret)
     yield _Line("answer", "")
     yield _Line(
         "socket",
         f"{_switch_dials(settings)} async full",
         "The control leg: the gateway has the call from here on. With nobody there the next line runs.",
+    )
+
+
+def _unicast(secretary: str) -> Iterator[_Line]:
+    if secretary != "default":
+        yield _Line("set", f"dueto_secretary={secretary}", "The routing key: no URL carries it here.")
+    yield _Line(
+        "unset",
+        "send_silence_when_idle",
+        "No module, no stream to start: the gateway asks for the audio itself. That variable would add a packet of "
+        "silence to each of its own.",
     )
 
 
@@ -204,11 +220,12 @@ def _fallback(settings: Settings) -> Iterator[_Line]:
         "dueto_state=fallback",
         "Only reached when the gateway is away, went away, or gave the call back; dueto_result tells why.",
     )
-    yield _Line(
-        "set",
-        "dueto_stopped=${uuid_audio_stream(${uuid} stop)}",
-        "The stream outlives the gateway's leave: no agent may listen to what comes now.",
-    )
+    if settings.media.dialect != "unicast":  # that one ends with `socket`
+        yield _Line(
+            "set",
+            "dueto_stopped=${uuid_audio_stream(${uuid} stop)}",
+            "The stream outlives the gateway's leave: no agent may listen to what comes now.",
+        )
     dial = _somebody(settings)
     if dial:
         yield _Line("set", "continue_on_fail=true", "Somebody takes the call; if nobody does, go on.")
@@ -228,6 +245,8 @@ def _somebody(settings: Settings) -> str:
 
 
 def _wants_token(settings: Settings, media_only: bool) -> bool:
+    if settings.media.dialect == "unicast":
+        return False
     return settings.media.token == "required" and (media_only or settings.media.start == "dialplan")
 
 

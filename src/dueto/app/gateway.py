@@ -34,6 +34,7 @@ from dueto.legs.esl_inbound import InboundLink
 from dueto.legs.esl_outbound import ControlServer, OutboundOptions
 from dueto.legs.media_server import MediaServer
 from dueto.legs.ticker import Ticker
+from dueto.legs.unicast import UnicastDoor, UnicastOptions
 from dueto.wire.media import DIALECTS, StreamPath
 
 
@@ -89,6 +90,7 @@ class Gateway:
             mouth=mouth or self.agent.mouth,
             keys=parse_keys(settings.dtmf),
             switch=self.link,
+            unicast=_packet_door(settings, clock),
             journal=fan_out(*journals),
             clock=clock,
             ticker=Ticker(clock=clock),
@@ -97,7 +99,11 @@ class Gateway:
         )
         self.desk = Desk(house)
         self._control = _control_server(settings, self.desk)
-        self._media = MediaServer(self.desk, house.path, house.dialect, default_rate_hz=settings.media.rate_hz)
+        self._media = (
+            MediaServer(self.desk, house.path, house.dialect, default_rate_hz=settings.media.rate_hz)
+            if house.unicast is None
+            else None
+        )
         if self.link is not None:
             self.link.on_up(self.desk.switch_up)
         self._status: StatusServer | None = None
@@ -113,8 +119,9 @@ class Gateway:
             self.control_port = await _listening("control", address, self._control.start(address.host, address.port))
             here = "" if address.is_wildcard else f"{address.host}:{self.control_port}"
             self.desk.house.whereabouts.control = settings.control.public_address or here
-        address = settings.media.listen_address
-        self.media_port = await _listening("media", address, self._media.start(address.host, address.port))
+        if self._media is not None:
+            address = settings.media.listen_address
+            self.media_port = await _listening("media", address, self._media.start(address.host, address.port))
         if self.link is not None:
             self.link.start()  # only now: calls that are taken back find our doors open
         if settings.metrics.listen_address is not None:
@@ -185,21 +192,23 @@ class Gateway:
     def _stream_base_url(self) -> str:
         """Where a switch on this very machine or network finds our media door, if nobody said more."""
         address = self.settings.media.listen_address
-        return "" if address.is_wildcard else f"ws://{address.host}:{self.media_port}"
+        return "" if address.is_wildcard or self._media is None else f"ws://{address.host}:{self.media_port}"
 
     async def drain(self) -> None:
         """Take no new calls, let the running ones finish for `call.drain_s`, return the rest to the dialplan, close."""
         self.desk.draining = True
         self.desk.house.journal("", "draining", {"calls": len(self.desk), "drain_s": self.settings.call.drain_s})
         await self._control.stop_listening()  # the switch's `HOST1|HOST2` goes on to the next
-        await self._media.stop_listening()
+        if self._media is not None:
+            await self._media.stop_listening()
         await self.desk.drain(self.settings.call.drain_s)
         await self.aclose()
 
     async def aclose(self) -> None:
         """Close everything now; agents are cancelled, channels stay with the switch."""
         await self._control.stop_listening()
-        await self._media.stop_listening()
+        if self._media is not None:
+            await self._media.stop_listening()
         await self.desk.aclose()
         await self._control.aclose()  # only now: the calls let go over it
         if self.link is not None:
@@ -265,6 +274,21 @@ def _exchange(settings: Settings) -> Exchange:
     return Exchange(account, NumberPolicy(twilio.allow, twilio.dial), settings.destinations)
 
 
+def _packet_door(settings: Settings, clock: Clock) -> UnicastDoor | None:
+    """Where streams come from on a switch without an audio module, where that is configured."""
+    media = settings.media
+    if media.dialect != "unicast":
+        return None
+    options = UnicastOptions(
+        switch_address=media.unicast_switch_address,
+        bind_address=media.unicast_bind_address,
+        announce_address=media.unicast_announce_address,
+        ports=media.unicast_range,
+        idle_silence=media.unicast_idle == "silence",
+    )
+    return UnicastDoor(options, clock=clock)
+
+
 def _link(settings: Settings, journal: Journal) -> InboundLink | None:
     """The switch's own event socket, where one is configured."""
     if not settings.switch.address:
@@ -322,7 +346,7 @@ def _rules(settings: Settings) -> CallRules:
         when_failed=settings.agent.when_failed,
         max_lag_ms=media.max_lag_ms,
         rate_hz=media.rate_hz,
-        stream_start=media.start,
+        stream_start="gateway" if media.dialect == "unicast" else media.start,
         public_url=media.public_url,
         token_required=media.token == "required",
         secret=media.secret.get_secret_value(),

@@ -22,6 +22,8 @@ _WARNINGS = frozenset(
         "refused",
         "protocol_error",
         "provider_failed",
+        "unicast_failed",
+        "unicast_unanswered",
     }
 )
 _ERRORS = frozenset({"agent_failed", "agent_stuck", "recording_failed", "task_failed"})

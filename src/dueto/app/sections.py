@@ -1,9 +1,10 @@
 """The sections of a configuration: names, defaults, limits. What each key is for: `docs/configuration.md`."""
 
 import re
+from ipaddress import IPv4Address
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from dueto.agents.media_streams.account import NO_ACCOUNT
 from dueto.agents.profiles import Seconds, Whole
@@ -68,13 +69,47 @@ class MediaSettings(Section):
 
     listen: str = "127.0.0.1:8085"
     public_url: str = ""
-    dialect: Literal["audio_stream", "audio_stream-binary"] = "audio_stream"
+    dialect: Literal["audio_stream", "audio_stream-binary", "unicast"] = "audio_stream"
     start: Literal["dialplan", "gateway"] = "dialplan"
     token: Literal["required", "off"] = "required"
     secret: SecretStr = SecretStr("")
     path: str = "/stream/{secretary}/{uuid}/{caller}"
     rate_hz: Whole = 16000
     max_lag_ms: Annotated[Whole, Field(ge=20, le=60_000)] = 400
+    unicast_switch_address: str = "127.0.0.1"
+    unicast_bind_address: str = "127.0.0.1"
+    unicast_announce_address: str = ""
+    unicast_ports: str = "12000-15999"
+    unicast_idle: Literal["silence", "nothing"] = "silence"
+
+    @field_validator("unicast_switch_address", "unicast_bind_address", "unicast_announce_address")
+    @classmethod
+    def _check_unicast_address(cls, text: str, info: ValidationInfo) -> str:
+        if not text and info.field_name == "unicast_announce_address":
+            return text
+        try:
+            address = IPv4Address(text)
+        except ValueError:
+            raise ValueError(
+                'expected an IPv4 address such as "192.0.2.20": unicast knows no IPv6, and no names'
+            ) from None
+        if address.is_unspecified:
+            raise ValueError("expected one address of one machine, not all of them: UDP is heard from whoever sends it")
+        return text
+
+    @field_validator("unicast_ports")
+    @classmethod
+    def _check_unicast_ports(cls, text: str) -> str:
+        found = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", text)
+        if not found or not 1024 <= int(found[1]) < int(found[2]) <= 65535:
+            raise ValueError('expected "FIRST-LAST", such as "12000-15999", from 1024 to 65535')
+        return text
+
+    @property
+    def unicast_range(self) -> tuple[int, int]:
+        """The first and the last port of `unicast_ports`."""
+        first, _, last = self.unicast_ports.partition("-")
+        return int(first), int(last)
 
     @field_validator("listen")
     @classmethod

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from dueto.app.addresses import Address, parse_address
@@ -50,6 +51,8 @@ def _doors(settings: "Settings") -> Iterator[str]:
 
 def _token(settings: "Settings") -> Iterator[str]:
     media = settings.media
+    if media.dialect == "unicast":
+        return  # nobody dials us for a stream
     if media.token == "off":
         if not media.listen_address.is_loopback:
             yield f'[media] token: "off" is for loopback only, not for {media.listen}; set it to "required"'
@@ -65,6 +68,9 @@ def _token(settings: "Settings") -> Iterator[str]:
 
 def _media(settings: "Settings") -> Iterator[str]:
     media, control = settings.media, settings.correlation.control
+    if media.dialect == "unicast":
+        yield from _unicast(settings)
+        return
     try:
         StreamPath(media.path)
     except LocalProtocolError:
@@ -88,6 +94,40 @@ def _recording(settings: "Settings") -> Iterator[str]:
         yield '[recording] numbers: missing; with calls = "matching" they say which calls'
     if recording.format != "wav" and importlib.util.find_spec("soundfile") is None:
         yield f"[recording] format: {recording.format} needs soundfile: pip install 'dueto[recording]'"
+
+
+def _unicast(settings: "Settings") -> Iterator[str]:
+    media, control = settings.media, settings.control
+    if settings.correlation.control == "none":
+        yield (
+            '[media] dialect: "unicast" is started over the control leg; with [correlation] control = "none" '
+            "there is none, and an audio module is needed"
+        )
+    if media.start == "dialplan" and "start" in media.model_fields_set:
+        yield '[media] start: no dialplan can start "unicast"; write "gateway", or leave it out'
+    if settings.correlation.while_waiting != "silence":
+        yield (
+            '[correlation] while_waiting: a tone of the switch ends "unicast", which is there within 40 ms; '
+            'write "silence"'
+        )
+    if control.listen_address.is_wildcard and not control.public_address:
+        yield (
+            '[control] public_address: missing; with "unicast" the switch is told to dial it again after each bridge '
+            '("HOST:8022")'
+        )
+    switch, ours = IPv4Address(media.unicast_switch_address), IPv4Address(media.unicast_bind_address)
+    if ours.is_loopback != switch.is_loopback and not media.unicast_announce_address:
+        yield (
+            f"[media] unicast_bind_address: {switch} and {ours} can't send to each other; write this machine's "
+            "address in the switch's network (and the switch's own as unicast_switch_address)"
+        )
+    first, last = media.unicast_range
+    calls = (last - first + 1) // (2 if switch == ours else 1)
+    if calls < control.max_calls:
+        yield (
+            f"[media] unicast_ports: {first} to {last} is enough for {calls} calls, and [control] max_calls is "
+            f"{control.max_calls}; widen the range, or lower that"
+        )
 
 
 def _engine(settings: "Settings") -> Iterator[str]:

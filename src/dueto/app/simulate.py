@@ -33,9 +33,9 @@ class Target:
     control: str
     "`HOST:PORT`; empty: no control leg."
     media_url: str
-    "With `{secretary}`, `{uuid}`, `{caller}` and `{token}`."
+    "With `{secretary}`, `{uuid}`, `{caller}` and `{token}`; empty: the streams are the gateway's to start (`unicast`)."
     secret: str = field(repr=False)
-    dialect: Literal["audio_stream", "audio_stream-binary"]
+    dialect: Literal["audio_stream", "audio_stream-binary", "unicast"]
     start: Literal["dialplan", "gateway"]
     rate_hz: int
 
@@ -127,6 +127,10 @@ def target_of(
         address = parse_address(control) if control else settings.control.listen_address
     except ValueError as error:
         raise SettingsError(f"--control: {error}") from None
+    if settings.media.dialect == "unicast":
+        if media_only or media:
+            raise SettingsError('--media, --media-only: with "unicast" nothing dials the gateway for a stream')
+        return Target(_dialled(address), "", "", "unicast", "gateway", 8000)
     secret = settings.media.secret.get_secret_value()
     url = _media_url(settings, media)
     if "{token}" in url and not secret:
@@ -179,7 +183,7 @@ async def run_load(
         target.control,
         target.media_url,
         secret=target.secret,
-        dialect=target.dialect,
+        dialect="audio_stream" if target.dialect == "unicast" else target.dialect,
         start=target.start,
         dialplan=() if target.control else (("park", ""),),
         seed=secrets.randbits(64),  # other Unique-IDs every time: a gateway refuses streams of calls that are over
@@ -260,6 +264,8 @@ async def _knock(target: Target) -> None:
     """Raises: SettingsError: nobody listens."""
     media = urlsplit(target.media_url)
     doors = [("media", media.hostname or "", media.port or (443 if media.scheme == "wss" else 80))]
+    if not target.media_url:
+        doors.clear()
     if target.control:
         control = parse_address(target.control)
         doors.insert(0, ("control", control.host, control.port))

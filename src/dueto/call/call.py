@@ -328,7 +328,8 @@ class Call:
             played_ms = 0
             for _ in range(loops):
                 try:
-                    completion = await control.execute("playback", sound, timeout_s=timeout_s)
+                    with self._session.application("playback"):
+                        completion = await control.execute("playback", sound, timeout_s=timeout_s)
                 except (asyncio.CancelledError, ReplyTimeout):
                     control.post(Api("uuid_break", f"{self.unique_id} all"))
                     raise
@@ -476,7 +477,8 @@ class Call:
             control = await self._session.control_soon(self._session.house.rules.warn_after_s)
             if control is None:
                 raise NotCapable("the call has no control leg")
-            return await control.execute(application, argument, timeout_s=timeout_s)
+            with self._session.application(application):
+                return await control.execute(application, argument, timeout_s=timeout_s)
 
     async def _until_ended(self, event: Happening) -> None:
         if self.ended:

@@ -53,11 +53,15 @@ class Conduct:
     def can_start_stream(self) -> bool:
         """Whether we know how the switch reaches us, and have somebody to tell it."""
         control = self._control
-        return bool(control is not None and control.capabilities.api and self._session.stream_base_url())
+        way = self._session.unicast is not None or self._session.stream_base_url()
+        return bool(control is not None and control.capabilities.api and way)
 
     async def start_stream(self) -> None:
         """`stop` (its answer means nothing), then `start` with a token made for this session."""
         session, control = self._session, self._control
+        if session.unicast is not None:
+            await session.unicast.start()
+            return
         if control is None or not self.can_start_stream():
             raise NotCapable("no control leg with `full`, or `media.public_url` is not set")
         last = session.media.request if session.media is not None else None
@@ -71,9 +75,21 @@ class Conduct:
             await control.api("uuid_audio_stream", f"{session.unique_id} stop")
         await control.api("uuid_audio_stream", f"{session.unique_id} start {url} {request.mix} {request.rate_hz}")
 
+    async def _stop_stream(self, control: ControlLeg) -> None:
+        session = self._session
+        if session.unicast is not None:
+            if session.media is not None:
+                session.media.close()  # nothing on the switch hears or speaks to us any more
+            return
+        with contextlib.suppress(CommandRefused):
+            await control.api("uuid_audio_stream", f"{session.unique_id} stop")
+
     async def expect_media(self) -> None:
         """Start the stream where that is ours to do; keep the caller company meanwhile."""
         session, control = self._session, self._control
+        if session.unicast is not None:  # here within a frame or two: there is nothing to wait for in company
+            await session.unicast.begin()
+            return
         if session.house.rules.stream_start == "gateway":
             with contextlib.suppress(DuetoError):
                 await self.start_stream()  # the warning comes if nothing comes of it, and starts it again
@@ -96,6 +112,10 @@ class Conduct:
             if control is not None and control.capabilities.api:
                 if await control.api("uuid_exists", session.unique_id) == "false":
                     session.happen(phase.ChannelGone(None, "uuid_exists"))
+                    return
+                if session.unicast is not None:
+                    if not await session.unicast.again():
+                        session.leave(dueto_result="transferred")
                     return
                 for _ in range(TRIES):
                     if session.state.media is phase.Leg.UP:
@@ -213,19 +233,20 @@ class Conduct:
         session = self._session
         control = await session.switch()
         if destination.via == "refer":
-            completion = await control.execute("deflect", destination.dial, timeout_s=10.0)
+            with session.application("deflect"):
+                completion = await control.execute("deflect", destination.dial, timeout_s=10.0)
             if completion.get("Answer-State") == "ringing":
                 return TransferResult("failed", "the caller's telephone takes a REFER only once it was answered")
             return TransferResult("let_go")
-        with contextlib.suppress(CommandRefused):  # the stream would survive the transfer
-            await control.api("uuid_audio_stream", f"{session.unique_id} stop")
+        await self._stop_stream(control)  # it would survive the transfer
         await control.api("uuid_transfer", f"{session.unique_id} {destination.dial}")
         session.leave(dueto_result="transferred")
         return TransferResult("let_go")
 
     async def _bridge(self, control: ControlLeg, dial: str) -> TransferResult:
         try:
-            return failed_bridge(await control.execute("bridge", dial))
+            with self._session.application("bridge"):
+                return failed_bridge(await control.execute("bridge", dial))
         except DuetoError as error:
             return TransferResult("failed", str(error))
 
@@ -278,8 +299,7 @@ class Conduct:
             return
         if self._session.has_playback():
             await control.break_all()
-        with contextlib.suppress(CommandRefused):
-            await control.api("uuid_audio_stream", f"{unique_id} stop")
+        await self._stop_stream(control)
         if self._parks:
             await control.api("uuid_park", unique_id)
         for name, value in self._result.items():

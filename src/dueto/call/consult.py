@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from dueto.audio import resample_all
 from dueto.call import phase
 from dueto.call.events import Dtmf, HungUp, Speech
 from dueto.call.hold import HOLD_MUSIC
@@ -179,7 +180,7 @@ class Consultation:
     async def _speak(self, other: "Call") -> Answer:
         for pcm in self._words:
             with contextlib.suppress(Interrupted):
-                await other.say(pcm)
+                await other.say(resample_all(pcm, self._session.rate_hz, other.rate_hz))
         await asyncio.sleep(self._accept.within_s)
         return "accepted" if self._accept.silence == "accept" else "declined"
 

@@ -80,7 +80,7 @@ class Hold:
 
     async def _play(self, sounds: tuple[str, ...]) -> None:
         control = self._session.control_now()
-        with contextlib.suppress(DuetoError):
+        with contextlib.suppress(DuetoError), self._session.application("playback"):
             for sound in sounds:
                 if control is not None:
                     await control.execute("playback", sound)

@@ -9,7 +9,7 @@ from dueto.call.keys import Key
 from dueto.call.ports import Agent, Destination, Mouth
 from dueto.call.recorder import Recorder
 from dueto.clock import Clock, monotonic
-from dueto.legs.ports import SwitchLink
+from dueto.legs.ports import PacketDoor, SwitchLink
 from dueto.legs.ticker import Ticker
 from dueto.wire.media import AUDIO_STREAM_BINARY, Dialect, StreamPath
 
@@ -104,6 +104,8 @@ class House:
     "The DTMF map, asked before the agent."
     switch: SwitchLink | None = None
     "The switch's own event socket, if one is configured."
+    unicast: PacketDoor | None = None
+    "Where streams come from that need no audio module; None: one dials us."
     marks: bool = True
     "Whether a gateway that comes back takes these calls back."
     local_time: Callable[[], datetime] = datetime.now

@@ -100,7 +100,7 @@ async def place(
     if not house.whereabouts.control:
         raise NotCapable("placing a call needs [control] public_address: the HOST:PORT that the switch can dial")
     public_url = house.rules.public_url or stream_base_url
-    if not public_url:
+    if not public_url and house.unicast is None:
         raise NotCapable("placing a call needs [media] public_url: the ws://HOST:PORT that the switch can dial")
     seconds = max(round(timeout_s), 1)
     argument = originate_argument(

@@ -27,6 +27,8 @@ class Reach:
     state: CallState
     control: ControlLeg | None
     media: MediaLeg | None
+    stream_away: bool = False
+    "The stream is over for now, by what the channel is doing; it comes back by itself."
     control_up: asyncio.Event
     voice: "Voice"
     b_leg: str
@@ -61,7 +63,7 @@ class Reach:
 
     def media_now(self) -> MediaLeg | None:
         """The stream, if it is up."""
-        return self.media if self.state.media is _UP else None
+        return self.media if self.state.media is _UP and not self.stream_away else None
 
     def control_now(self) -> ControlLeg | None:
         """The control leg, if it is up."""

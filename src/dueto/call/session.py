@@ -30,6 +30,7 @@ from dueto.call.seat import Seat
 from dueto.call.switch_events import HANDLERS
 from dueto.call.tasks import Tasks
 from dueto.call.transcript import Transcript
+from dueto.call.unicast import UnicastStream
 from dueto.call.voice import Voice
 from dueto.errors import CallEnded, CommandRefused, DuetoError, LegClosed, NotCapable
 from dueto.legs.ports import ControlLeg, MediaLeg
@@ -70,12 +71,13 @@ class Session(Reach):
         self.bridged: asyncio.Future[str] | None = None
         "Who waits for CHANNEL_BRIDGE."
         self.b_leg = ""
-        self._sealed = False
+        self.sealed = False
         self.gather_digit: Callable[[Dtmf], None] | None = None
         "Who gets the digits, in place of the DTMF map and the agent."
         self.log: Any = house.logger(unique_id)
         self.tasks = Tasks(unique_id, self._task_failed, self.check_over)
         self.conduct = Conduct(self)
+        self.unicast = UnicastStream(self, house.unicast) if house.unicast is not None else None
         self.voice = Voice(self)
         self.mouth = house.mouth
         self.transcript = Transcript(self.journal)
@@ -159,8 +161,14 @@ class Session(Reach):
 
     def seal(self, sealed: bool) -> None:
         """Let no frame pass in either direction, whatever the phase: the caller is about to talk to somebody else."""
-        self._sealed = sealed
+        self.sealed = sealed
         self.voice.open = self.state.phase in _AUDIBLE and not sealed
+        if self.unicast is not None and not sealed:
+            self.unicast.unsealed()
+
+    def application(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Wrap the run of a dialplan application: some end the stream, which comes back after them."""
+        return contextlib.nullcontext() if self.unicast is None else self.unicast.application(name)
 
     @contextlib.contextmanager
     def gathering(self, take: Callable[[Dtmf], None]) -> Iterator[None]:
@@ -222,6 +230,8 @@ class Session(Reach):
             if Action.RETIRE_CONTROL in actions:
                 old.notify_session_ended("a newer control leg came")
         leg.attach(self)
+        if self.unicast is not None:
+            self.unicast.control_came(leg)
 
     def media_came(self, leg: MediaLeg) -> None:
         """The desk let a stream in."""
@@ -268,6 +278,8 @@ class Session(Reach):
         """A control leg ended; only the current one means anything."""
         if leg is self.control:
             self.journal("control_closed", reason=reason)
+            if self.unicast is not None:
+                self.unicast.control_gone()
             self.happen(phase.ControlClosed())
         self.check_over()
 
@@ -307,7 +319,7 @@ class Session(Reach):
                     self._witness = self._witness or event.witness
                 before = self.state
                 self.state, actions = step(before, event)
-                self.voice.open = self.state.phase in _AUDIBLE and not self._sealed
+                self.voice.open = self.state.phase in _AUDIBLE and not self.sealed
                 for action in actions:
                     self._perform(action, event, before)
         finally:
@@ -427,7 +439,9 @@ class Session(Reach):
 
     def _pause_stream(self, how: str) -> None:
         control = self.control_now()
-        if control is not None and control.capabilities.api and self.state.media is Leg.UP:
+        if self.unicast is not None:
+            self.unicast.bridged(how == "pause")
+        elif control is not None and control.capabilities.api and self.state.media is Leg.UP:
             control.post(Api("uuid_audio_stream", f"{self.unique_id} {how}"))
 
     def _start(self, name: str, work: Callable[[], Any]) -> None:

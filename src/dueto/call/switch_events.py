@@ -56,11 +56,18 @@ def _custom(session: "Session", event: Event) -> None:
     session.seat.tell(Custom(subclass, event.body))
 
 
+def _parked(session: "Session", event: Event) -> None:
+    if session.unicast is not None:
+        session.unicast.parked(event.name == "CHANNEL_PARK")
+
+
 HANDLERS: dict[str, Callable[["Session", Event], None]] = {
     "DTMF": _dtmf,
     "CHANNEL_BRIDGE": _bridged,
     "CHANNEL_UNBRIDGE": _unbridged,
     "CHANNEL_HOLD": _held,
     "CHANNEL_UNHOLD": _unheld,
+    "CHANNEL_PARK": _parked,
+    "CHANNEL_UNPARK": _parked,
     "CUSTOM": _custom,
 }

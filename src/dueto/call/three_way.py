@@ -37,6 +37,8 @@ class ThreeWay:
         media = session.media_now()
         if media is None or media.dialect.downlink != "stream":
             raise NotCapable("an attended transfer needs a stream that carries the agent's voice (docs/calls.md)")
+        if session.unicast is not None:
+            raise NotCapable("an attended transfer needs an audio module on the switch; `unicast` does without one")
         if not session.house.whereabouts.control or not session.stream_base_url():
             raise NotCapable("an attended transfer needs [control] public_address and [media] public_url")
 

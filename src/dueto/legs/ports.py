@@ -1,11 +1,13 @@
 """What a call knows of its two connections. Engines implement these; `call` imports nothing else of legs."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from dueto.wire.esl import Command, Event, Reply
+from dueto.wire.esl import Command, Event, Reply, Unicast
 from dueto.wire.media import Dialect, StreamRequest
+from dueto.wire.media.unicast import Packet
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,35 @@ class MediaLeg(Protocol):
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Send CLOSE and end the connection; the switch waits for that before its channel can go."""
+        ...
+
+
+class PacketLeg(MediaLeg, Protocol):
+    """A stream over UDP. It is nobody's before its first datagram."""
+
+    offer: Unicast
+    "What the switch has to be told."
+    alive: "asyncio.Future[None]"
+    "Resolves with the first datagram; fails with RemoteProtocolError where its size makes no sense, or LegClosed."
+    datagrams: int
+    "How many came."
+
+    def rest(self, resting: bool) -> None:
+        """Expect nothing for a while; or again something, and close with 1006 where nothing comes."""
+        ...
+
+
+class PacketDoor(Protocol):
+    """Opens streams over UDP."""
+
+    async def open(
+        self, request: StreamRequest, expected: Packet, *, refused: Callable[[str], None], channel: str = ""
+    ) -> PacketLeg:
+        """Bind a fresh port for one. Safe to cancel.
+
+        `channel`: whose stream it is, if not that of the control leg. `refused` is told of the first stranger.
+        Raises: NotCapable: no port is free.
+        """
         ...
 
 

@@ -4,6 +4,7 @@ from dueto.sim.call import Happening, SimCall
 from dueto.sim.caller import Caller, Line, NotHeard, Script
 from dueto.sim.core import Action
 from dueto.sim.counters import Counters
+from dueto.sim.datagrams import MemoryNetwork
 from dueto.sim.doors import (
     Doors,
     MediaConnection,
@@ -37,6 +38,7 @@ __all__ = [
     "MediaListener",
     "MediaOpener",
     "MemoryDoors",
+    "MemoryNetwork",
     "MemoryTransport",
     "NoSuchSound",
     "NotHeard",

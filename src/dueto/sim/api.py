@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dueto.sim.census import show_channels
 from dueto.sim.dialplan import expand, transfer
 from dueto.sim.headers import Q850
+from dueto.sim.messages import Message
 from dueto.sim.stream_api import audio_fork, audio_stream
 from dueto.sim.stream_request import OK
 from dueto.sim.together import join
@@ -135,6 +136,16 @@ def _break(channel: "Channel", rest: str) -> bytes:
         return NO_CHANNEL
     target.break_(everything=what.strip() in ("all", "both"))
     return PLAIN_OK
+
+
+def _broadcast(channel: "Channel", rest: str) -> bytes:
+    words = rest.split()
+    if len(words) < 2:
+        return b"-USAGE: <uuid> <path> [aleg|bleg|holdb|both]\n"
+    target = _target(channel, words[0])
+    if target is not None:
+        target.queue(Message("execute", "playback", words[1]))
+    return b"+OK Message sent\n"
 
 
 def _hold(channel: "Channel", rest: str) -> bytes:
@@ -272,6 +283,7 @@ _COMMANDS: dict[str, _Run] = {
     "uuid_audio_fork": audio_fork,
     "uuid_audio_stream": audio_stream,
     "uuid_break": _break,
+    "uuid_broadcast": _broadcast,
     "uuid_exists": _exists,
     "uuid_getvar": _getvar,
     "uuid_hold": _hold,

@@ -65,10 +65,7 @@ async def sleep(channel: "Channel", argument: str) -> bool:
 
 
 async def park(channel: "Channel", _argument: str) -> bool:
-    channel.emit("CHANNEL_PARK")
-    whole = await channel.attend(lambda: False, breakable=False)
-    channel.emit("CHANNEL_UNPARK")
-    return whole
+    return await channel.park(lambda: False)
 
 
 async def transfer(channel: "Channel", argument: str) -> bool:
@@ -153,9 +150,7 @@ async def _serve(channel: "Channel", control: ControlConnection) -> None:
         await channel.idle()  # the park loop is entered only after `connect`
     if not control.parked:
         return
-    channel.emit("CHANNEL_PARK")
-    await channel.attend(lambda: not control.open, breakable=False)
-    channel.emit("CHANNEL_UNPARK")
+    await channel.park(lambda: not control.open)
 
 
 APPLICATIONS: "Mapping[str, Application]" = {
@@ -202,6 +197,7 @@ async def run_dialplan(channel: "Channel", actions: "list[Action]") -> None:
         state, channel.call_state = channel.call_state, "RINGING"
         channel.set_running_state("CS_ROUTING")
         channel.call_state = state
+        channel.routed()
         channel.set_running_state("CS_EXECUTE")
         if not actions:
             channel.hang_up("NO_ROUTE_DESTINATION")

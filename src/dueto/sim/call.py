@@ -229,6 +229,8 @@ class SimCall:
                 said, channel.saying = channel.far_room.heard_by(channel), heard
             if stream is not None:
                 stream.push(said, heard)
+            if channel.unicast is not None and channel.parks:
+                channel.unicast.push(said)
             if self._second_stream is not None:
                 self._second_stream.push(said, heard)
             self.line.take(heard)
@@ -257,6 +259,8 @@ class SimCall:
         streamed = stream.down.pull() if stream is not None else None
         if streamed is not None and not channel.held:
             heard = streamed if heard is None else mix(heard, streamed)
+        if channel.unicast is not None and (sent := channel.unicast.pull()) is not None and not channel.held:
+            heard = sent if heard is None else mix(heard, sent)
         return None if channel.held_by_caller else heard
 
     async def abort(self) -> None:
@@ -268,6 +272,8 @@ class SimCall:
             control.abort()
         if self.channel.stream is not None:
             self.channel.stream.abort()
+        if self.channel.unicast is not None:
+            self.channel.unicast.close()
         self._over.set()
         self._released.set()
 

@@ -11,6 +11,7 @@ from dueto.sim.faults import Faults
 from dueto.sim.headers import Q850
 from dueto.sim.messages import MAX_WAITING, Message
 from dueto.sim.sounds import Sound
+from dueto.sim.unicast import RESETTING, Unicast
 
 if TYPE_CHECKING:
     from dueto.sim.audio_module import AudioModule
@@ -32,6 +33,12 @@ class Channel(Face):
     ) -> None:
         super().__init__(core, unique_id, caller, counters=counters, faults=faults, record=record)
         self.stream: AudioModule | None = None
+        self.unicast: Unicast | None = None
+        self.unicast_asked = 0
+        "How often it was asked for."
+        self.parks = False
+        "Its park loop runs, and nothing inside of it."
+        self._loop_had_unicast = False
         self.playing: Sound | None = None
         self.b_leg: BLeg | None = None
         self.peer: Channel | None = None
@@ -53,6 +60,7 @@ class Channel(Face):
         "Set by the answer, by early media, and by the hangup."
         self.control_ready = asyncio.Event()
         "Set by the first `connect`."
+        self._inline = False
         self.on_hangup: list[Callable[[], None]] = []
         self._messages: deque[Message] = deque()
         self._locks = 0
@@ -103,11 +111,15 @@ class Channel(Face):
         self.set_variable("proto_specific_hangup_cause", f"sip:{status}")
         self.set_variable("sip_term_cause", cause)
 
-    def transfer(self, actions: list[tuple[str, str]], destination: str) -> None:
-        """Leave what is running and go on with `actions`, under the name of `destination`."""
+    def transfer(self, actions: list[tuple[str, str]], destination: str, *, inline: bool = False) -> None:
+        """Leave what is running and go on with `actions`, under the name of `destination`.
+
+        `inline`: the actions were given, not looked up; once they run the channel has its former name again.
+        """
         if not self.up:
             return
         self.next_actions = actions
+        self._inline = inline
         self.state = "CS_ROUTING"
         self.transferred_from, self.destination = self.destination, destination
         where = f"{self.destination}/default/XML"
@@ -116,6 +128,12 @@ class Channel(Face):
         self.set_variable("transfer_source", self.transfer_source)
         self.profile_changed()
         self.stir()
+
+    def routed(self) -> None:
+        """What is to run is known now."""
+        if self._inline:
+            self._inline = False
+            self.destination, self.transferred_from = self.transferred_from, ""
 
     def queue(self, message: Message) -> bool:
         """Put a sendmsg in the queue; False: it is full, which costs the sender its socket."""
@@ -248,8 +266,42 @@ class Channel(Face):
     def _take_message(self) -> Message | None:
         return self._messages.popleft() if self._messages and not self._locks else None
 
+    async def park(self, done: Callable[[], bool]) -> bool:
+        """Run the park loop, until `done` or the end. Only here is there a `unicast`."""
+        self.emit("CHANNEL_PARK")
+        self.parks, self._loop_had_unicast = True, False
+        try:
+            whole = await self.attend(done, breakable=False)
+        finally:
+            self.parks = False
+            self._end_unicast()
+        self.emit("CHANNEL_UNPARK")
+        return whole
+
+    async def _begin_unicast(self, message: Message) -> None:
+        ours, far = message.ends
+        began = Unicast(self, far)
+        if not await began.open(ours):
+            return
+        if not self.parks or self._loop_had_unicast:  # inside an application, or the second one: nothing comes of it
+            began.close()
+            return
+        self._loop_had_unicast = True
+        self.pre_answer()
+        self.unicast = began
+
+    def _end_unicast(self) -> None:
+        if self.unicast is not None:
+            self.unicast.close()
+            self.unicast = None
+            self.record.note("media", "unicast_ended")
+
     async def _run(self, message: Message) -> bool:
+        if message.command == "unicast":
+            await self._begin_unicast(message)
+            return True
         self._locks += message.lock
+        parked, self.parks = self.parks, False
         try:
             if message.command == "hangup":
                 self.hang_up(message.cause)
@@ -257,6 +309,9 @@ class Channel(Face):
             return await self.execute(message.application, message.argument, message.uuid, message.loops)
         finally:
             self._locks -= message.lock
+            self.parks = parked
+            if message.application in RESETTING:
+                self._end_unicast()
 
     async def execute(self, application: str, argument: str, uuid: str = "", loops: int = 1) -> bool:
         """Run an application between its EXECUTE and EXECUTE_COMPLETE. Returns False: it was broken off."""

@@ -12,7 +12,7 @@ def transfer(channel: "Channel", words: list[str]) -> None:
     text = " ".join(words)
     if words and words[-1].lower() == "inline":
         inline = text[: -len("inline")].strip().strip("'")
-        channel.transfer(parse_inline(inline), inline)
+        channel.transfer(parse_inline(inline), inline, inline=True)
     else:
         extension = words[0] if words else ""
         channel.transfer(list(channel.core.extensions.get(extension, ())), extension)

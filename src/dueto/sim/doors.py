@@ -3,13 +3,14 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from picows.url import WSParsedURL
 
 from dueto.errors import DuetoError
+from dueto.sim.datagrams import Datagrams, MemoryNetwork
 from dueto.sim.pipes import PipeFaults, pipe
 
 HttpHeaders = Sequence[tuple[str, str]]
@@ -80,6 +81,13 @@ class Doors(Protocol):
         """
         ...
 
+    async def datagrams(self, host: str, port: int, protocol: asyncio.DatagramProtocol) -> Datagrams:
+        """Bind a UDP socket of the switch's own.
+
+        Raises: OSError: the port is taken.
+        """
+        ...
+
 
 class TcpDoors:
     """Real sockets; WebSockets by picows."""
@@ -109,6 +117,13 @@ class TcpDoors:
         except WSError as error:
             raise UpgradeRefused(str(error)) from error
         return _Connection(transport)
+
+    async def datagrams(self, host: str, port: int, protocol: asyncio.DatagramProtocol) -> Datagrams:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: protocol, local_addr=(host, port))
+        if hasattr(transport, "max_size"):
+            transport.max_size = 4096  # asyncio's own reserves 256 KiB for each datagram
+        return cast(Datagrams, transport)
 
     async def _connect_and_wait(self, url: WSParsedURL) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -223,8 +238,13 @@ class MemoryDoors:
         media: MediaOpener | None = None,
         *,
         faults: PipeFaults | None = None,
+        network: MemoryNetwork | None = None,
     ) -> None:
-        """`control` makes the protocol of one accepted connection; `media` opens one WebSocket (None: refused)."""
+        """`control` makes the protocol of one accepted connection; `media` opens one WebSocket (None: refused).
+
+        `network`: where datagrams go; the gateway's sockets have to be on the same one.
+        """
+        self._network = MemoryNetwork() if network is None else network
         self._control = control
         self._media = media
         self._faults = faults
@@ -237,3 +257,6 @@ class MemoryDoors:
         if self._media is None:
             raise ConnectionRefusedError(111, "Connection refused")
         return await self._media(url, headers, listener)
+
+    async def datagrams(self, host: str, port: int, protocol: asyncio.DatagramProtocol) -> Datagrams:
+        return await self._network.open(protocol, host, port)

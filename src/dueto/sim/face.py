@@ -152,7 +152,7 @@ class Face:
             ("Source", "mod_sofia"),
             *([("Transfer-Source", self.transfer_source)] if self.transfer_source else []),
             ("Context", "default"),
-            *([("RDNIS", self.transferred_from)] if self.transfer_source else []),
+            *([("RDNIS", self.transferred_from)] if self.transferred_from else []),
             ("Channel-Name", self.channel_name),
             ("Profile-Index", "1"),
             ("Profile-Created-Time", started),

@@ -43,6 +43,8 @@ class Faults:
     "The linger notice comes before CHANNEL_HANGUP, as it does now and then."
     nolinger_events: int | None = None
     "Without linger: how many events of the hangup still come (0: not even CHANNEL_HANGUP); None: all of the moment."
+    unicast_busy: int = 0
+    "So many of the first `unicast`s find their port taken: +OK, and nothing comes."
     slow_reader_after_s: float | None = None
     "The switch stops reading both sockets this long after they opened, ..."
     slow_reader_s: float = 0.0

@@ -96,8 +96,6 @@ async def exchange(channel: "Channel", other_id: str) -> None:
         return
     if channel.variables.get("park_after_bridge") == "true":
         channel.set_running_state("CS_PARK")
-        channel.emit("CHANNEL_PARK")
-        await channel.attend(lambda: False, breakable=False)
-        channel.emit("CHANNEL_UNPARK")
+        await channel.park(lambda: False)
     else:
         channel.hang_up(cause)

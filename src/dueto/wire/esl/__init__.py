@@ -13,6 +13,7 @@ from dueto.wire.esl.commands import (
     Raw,
     SendMsg,
     Subscribe,
+    Unicast,
     checked,
 )
 from dueto.wire.esl.framing import BrokenStream, Decoder
@@ -57,6 +58,7 @@ __all__ = [
     "Reply",
     "SendMsg",
     "Subscribe",
+    "Unicast",
     "checked",
     "quote",
     "unquote",

@@ -7,6 +7,7 @@ whole blocks of its own. Take values from events, or from `api uuid_getvar`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import Protocol
 
 from dueto.errors import LocalProtocolError
@@ -150,7 +151,7 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class SendMsg:
-    """Any other sendmsg: `hangup`, `unicast`, ..."""
+    """Any other sendmsg: `hangup`, ..."""
 
     call_command: str
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -164,6 +165,41 @@ class SendMsg:
                 raise LocalProtocolError("a sendmsg with a Content-Length would swallow the commands after it")
             lines.append(f"{name}: {value}")
         return _block(*lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Unicast:
+    """Have a parked channel's audio sent and taken over UDP: `SendMsg` of its own, with addresses that are checked.
+
+    `+OK` means taken, whatever becomes of it: a port that is busy shows only in the switch's log.
+    """
+
+    local_ip: str
+    "The switch's own IPv4 address. It takes audio from whoever finds the port: a narrow one keeps strangers out."
+    local_port: int
+    remote_ip: str
+    "Ours, as the switch reaches it. IPv4 only."
+    remote_port: int
+    unique_id: str = ""
+    "Another channel than the socket's own."
+
+    def encode(self) -> bytes:
+        for what, ip in (("local-ip", self.local_ip), ("remote-ip", self.remote_ip)):
+            try:
+                IPv4Address(ip)
+            except ValueError:
+                raise LocalProtocolError(f"unicast: {what} is no IPv4 address") from None
+        for what, port in (("local-port", self.local_port), ("remote-port", self.remote_port)):
+            if not 0 < port < 65536:
+                raise LocalProtocolError(f"unicast: {what} is {port}")
+        headers = {
+            "local-ip": self.local_ip,
+            "local-port": str(self.local_port),
+            "remote-ip": self.remote_ip,
+            "remote-port": str(self.remote_port),
+            "transport": "udp",  # `tcp` is accepted, and makes a UDP socket all the same
+        }
+        return SendMsg("unicast", headers, self.unique_id).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from dueto.wire.media.audio_stream_base64 import AUDIO_STREAM_BASE64
 from dueto.wire.media.audio_stream_binary import AUDIO_STREAM_BINARY
 from dueto.wire.media.dialect import Dialect, WrittenFile
 from dueto.wire.media.request import StreamPath, StreamRequest
+from dueto.wire.media.unicast import UNICAST
 
 DIALECTS = {
     dialect.name: dialect
-    for dialect in (AUDIO_STREAM, AUDIO_STREAM_BINARY, AUDIO_STREAM_BASE64, AUDIO_FORK, AUDIO_FORK_BINARY)
+    for dialect in (AUDIO_STREAM, AUDIO_STREAM_BINARY, AUDIO_STREAM_BASE64, AUDIO_FORK, AUDIO_FORK_BINARY, UNICAST)
 }
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "AUDIO_STREAM_BASE64",
     "AUDIO_STREAM_BINARY",
     "DIALECTS",
+    "UNICAST",
     "Dialect",
     "StreamPath",
     "StreamRequest",
