@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from dueto.errors import DuetoError as DuetoError
     from dueto.errors import Interrupted as Interrupted
     from dueto.errors import NotCapable as NotCapable
+    from dueto.errors import ProviderFailed as ProviderFailed
     from dueto.errors import SettingsError as SettingsError
+    from dueto.errors import ToolRefused as ToolRefused
 
 _HOMES = {
     "dueto.app.gateway": ("Gateway",),
@@ -71,7 +73,9 @@ _HOMES = {
         "DuetoError",
         "Interrupted",
         "NotCapable",
+        "ProviderFailed",
         "SettingsError",
+        "ToolRefused",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -11,6 +11,8 @@ DuetoError
 ├── NotCapable             this leg, dialect or switch can't do that; ask `call.can(...)` first
 ├── Interrupted            what was being said was cut off; `heard_ms` of it was heard
 ├── AgentTooSlow           the agent let more events wait than `call.MAX_WAITING_EVENTS`
+├── NobodyThere            who was to take the call did not; the caller is the agent's again
+├── ToolRefused            a model's tool can't do that; the text is for the model, and says what it can do instead
 ├── ProviderFailed         an agent's provider can't go on; `fault` is a short word, fit for a metric
 ├── Refused                a connection or a call was turned away; `reason` is a short word, fit for a metric
 └── SettingsError          the configuration is wrong; the text says which key and what to write instead
@@ -65,6 +67,14 @@ class Interrupted(DuetoError):
 
 class AgentTooSlow(DuetoError):
     """The agent let too many events wait; the call goes the way of `agent.when_failed`."""
+
+
+class NobodyThere(DuetoError):
+    """Who was to take the call did not; the caller is the agent's again."""
+
+
+class ToolRefused(DuetoError):
+    """A tool can't do that; the text is for the model, and says what it can do instead."""
 
 
 Fault = Literal["auth", "quota", "model", "refused", "timeout", "dropped", "protocol", "limit"]

@@ -19,11 +19,11 @@ from dueto.agents import tools as bounds
 from dueto.agents.call_tools import NAMES, call_tools
 from dueto.agents.messages import Message, MessageFile, NotKept
 from dueto.agents.own_tools import load_tools
-from dueto.agents.tools import Places, Toolbox, ToolRefused
+from dueto.agents.tools import Places, Toolbox
 from dueto.call import Call, CallRules, Destination
 from dueto.call.events import Held, Resumed
 from dueto.call.house import Whereabouts
-from dueto.errors import CallEnded, SettingsError
+from dueto.errors import CallEnded, SettingsError, ToolRefused
 from dueto.sim import Caller, Endpoint, SimCall, Switch, tone
 
 RULES = CallRules(public_url="ws://127.0.0.1:8085", rate_hz=8000)

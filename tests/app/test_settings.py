@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from dueto.agents import loading
 from dueto.agents.profiles import Profile, VoiceProfile
-from dueto.app.sections import AgentSettings, DestinationSettings, MediaSettings
+from dueto.app.sections import AgentSettings, DestinationSettings, MediaSettings, RouteSettings, TenantSettings
 from dueto.app.settings import Settings, check_for_serving, load_settings
 from dueto.call.ports import Destination
 from dueto.errors import SettingsError
@@ -84,8 +84,11 @@ def test_the_defaults_are_those_that_were_promised() -> None:
             "closing_s": 5.0,
             "when_done": "hangup",
             "when_failed": "return_to_dialplan",
+            "when_full": "return_to_dialplan",
         },
         "agents": {},
+        "route": [],
+        "tenants": {},
         "destinations": {},
         "dtmf": {},
         "switch": {"address": "", "password": "", "user": ""},
@@ -417,11 +420,12 @@ def test_the_example_loads_and_serves_once_it_has_a_secret() -> None:
 
 def test_every_key_stands_in_the_documentation_with_its_default() -> None:
     text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## \[([\w.]+)\](.*?)(?=^## )", text, re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^## \[+([\w.]+)\](.*?)(?=^## )", text, re.MULTILINE | re.DOTALL))
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     defaults["destinations.NAME"] = DestinationSettings(dial="needed")
     defaults["agents.NAME"] = Profile(use="needed")
-    del defaults["destinations"], defaults["agents"]
+    defaults["route"], defaults["tenants.NAME"] = RouteSettings(), TenantSettings()
+    del defaults["destinations"], defaults["agents"], defaults["tenants"]
     assert set(sections) == set(defaults)
     assert defaults.pop("dtmf") == {}, "a table of keys, explained by its example"
     for section, model in defaults.items():
@@ -458,6 +462,8 @@ def _check_rows(section: str, defaults: dict[str, Any]) -> None:
 
 
 def _as_toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_as_toml(item) for item in value)}]"
     return f'"{value}"' if isinstance(value, str) else str(value)

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from dueto.agents.messages import KeepMessage, Message
 from dueto.agents.ports import ToolSpec
 from dueto.agents.schemas import schema_of
-from dueto.agents.tools import Errand, Places, Tool, ToolRefused, done, nearest, refusal
+from dueto.agents.tools import Errand, Places, Tool, done, nearest, refusal
 from dueto.call.hours import open_destination
 from dueto.call.ports import Destination, TransferResult
 from dueto.call.presence import Presence
-from dueto.errors import NotCapable
+from dueto.errors import NotCapable, ToolRefused
 
 if TYPE_CHECKING:
     from dueto.call.call import Call

@@ -10,8 +10,7 @@ from typing import Final
 
 import msgspec
 
-from dueto.agents.tools import ToolRefused
-from dueto.errors import SettingsError
+from dueto.errors import SettingsError, ToolRefused
 
 LARGEST_BYTES: Final = 256 << 20
 "A file beyond this takes no more: something is wrong, or nobody reads it."

@@ -26,7 +26,7 @@ def _receptionist(profile: ReceptionistProfile, around: Surroundings) -> LoadedA
     except ImportError as error:
         missing = error.name
         raise SettingsError(f"the receptionist needs {missing}: pip install 'dueto[receptionist]'") from None
-    given = profile.model_dump(exclude_unset=True, exclude={"use", "fallbacks"})
+    given = profile.model_dump(exclude_unset=True, exclude=set(Profile.model_fields))
     receptionist = Receptionist(around.destinations, **given)
     return LoadedAgent(around.name, receptionist, receptionist.mouth, receptionist.start, receptionist.aclose)
 

@@ -24,8 +24,8 @@ from dueto.agents.loading import is_callable_name, load_object
 from dueto.agents.messages import KeepMessage
 from dueto.agents.ports import ToolSpec
 from dueto.agents.schemas import arguments_of, described, schema_of
-from dueto.agents.tools import Errand, Tool, Toolbox, ToolRefused, nearest
-from dueto.errors import SettingsError
+from dueto.agents.tools import Errand, Tool, Toolbox, nearest
+from dueto.errors import SettingsError, ToolRefused
 
 THREADS: Final = 8
 "For the functions of all calls that are no coroutines."

@@ -11,6 +11,8 @@ from dueto.call.ports import Agent, Destination, Mouth
 
 if TYPE_CHECKING:
     from dueto.agents.media_streams import Exchange
+APOLOGY = "I am sorry, something went wrong. One moment, please."
+"Recorded, so that it can be said on every machine."
 
 
 def _a_number(value: object) -> object:
@@ -35,7 +37,11 @@ class Profile(BaseModel):
     use: str
     "The kind: `openai`, `gemini`, ..., or `module:callable`."
     fallbacks: tuple[str, ...] = ()
-    "Who takes over where this one fails, in turn: other agents, or a destination."
+    "Who takes over where this one fails, or has no place, in turn: other agents, or a destination."
+    apology: str = APOLOGY
+    "What the caller hears when another takes over; empty: nothing."
+    max_calls: Annotated[Whole, Field(ge=0)] = 0
+    "Calls at once; 0: any number. One more goes to the fall-backs."
 
 
 class VoiceProfile(Profile):

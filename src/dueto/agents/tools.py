@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from dueto.agents.ports import ToolSpec
 from dueto.call.ports import Destination
-from dueto.errors import CallEnded, DuetoError, LocalProtocolError, NotCapable, ReplyTimeout
+from dueto.errors import CallEnded, DuetoError, LocalProtocolError, NotCapable, ReplyTimeout, ToolRefused
 
 if TYPE_CHECKING:
     from dueto.call.call import Call
@@ -25,10 +25,6 @@ AT_ONCE: Final = 4
 "Of one call; models ask for several tools in one breath."
 IN_A_CALL: Final = 200
 "A model that goes round in circles is stopped here."
-
-
-class ToolRefused(DuetoError):
-    """A tool can't do that; the text is for the model, and says what it can do instead."""
 
 
 @dataclass(frozen=True, slots=True)

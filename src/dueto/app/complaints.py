@@ -31,7 +31,7 @@ _EXPECTED = {
 
 
 _SECRET = re.compile(r"(^|_)(secret|password|api_?key|auth_token|credentials?)$", re.IGNORECASE)
-_TABLES = ("destinations", "agents")
+_TABLES = ("destinations", "agents", "tenants")
 "Sections of sections: `[destinations.NAME]`."
 
 
@@ -53,8 +53,9 @@ class _Models:
                 known = model.model_fields.get(str(part))
                 model = known.annotation if known else None
             else:
-                arguments: Any = getattr(model, "__args__", ())  # dict[str, DestinationSettings]
-                model = arguments[1] if len(arguments) == 2 else None
+                arguments: Any = getattr(model, "__args__", ())  # dict[str, X] or tuple[X, ...]
+                at = 0 if isinstance(part, int) else 1
+                model = arguments[at] if len(arguments) == 2 else None
         return model
 
     def keys_at(self, path: Path) -> list[str]:
@@ -134,6 +135,8 @@ def _place(path: Path) -> str:
         return ""
     if len(path) == 1:
         return f"[{path[0]}]: "
+    if path[0] == "route" and isinstance(path[1], int):
+        return f"[[route]] {path[1] + 1}{''.join(f', {part}' for part in path[2:3])}: "
     depth = 2 if path[0] in _TABLES and len(path) > 2 else 1
     section = ".".join(str(part) for part in path[:depth])
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[depth:]).lstrip(".")

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
-from dueto.agents.loading import load_agent
 from dueto.agents.media_streams import Account, Exchange, NumberPolicy
 from dueto.agents.messages import KeepMessage, MessageFile
 from dueto.agents.profiles import LoadedAgent
@@ -22,6 +21,7 @@ from dueto.app.metrics import Metrics
 from dueto.app.redact import redact
 from dueto.app.serving import check_for_serving
 from dueto.app.settings import Settings
+from dueto.app.staff import Equipment, Staff
 from dueto.app.status import StatusServer
 from dueto.app.twilio_api import TwilioApi
 from dueto.call import Agent, CallRules, Desk, House, Journal, Mouth
@@ -62,20 +62,12 @@ class Gateway:
         self.settings = settings
         self.control_port = self.media_port = self.metrics_port = self.twilio_port = 0
         "The ports that are listened on, once started: those of the settings, or free ones where those said 0."
-        destinations = settings.destinations_by_name()
         self.exchange = _exchange(settings)
-        self.agent = (
-            load_agent(
-                settings.agent.use,
-                destinations.values(),
-                settings.agents,
-                os.environ,
-                _messages(settings),
-                self.exchange,
-            )
-            if agent is None
-            else LoadedAgent(getattr(agent, "__name__", type(agent).__name__), agent)
-        )
+        rules = _rules(settings)
+        equipment = Equipment(os.environ, _messages(settings), self.exchange, mouth, _spare_mouth)
+        staff = Staff(settings, rules, equipment, agent=agent)
+        first = staff.otherwise
+        self.agent = LoadedAgent(first.name, first.agent, first.mouth, staff.start, staff.aclose)
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry)
         journals: list[Journal] = [LogJournal(), self._metrics.journal, *([journal] if journal is not None else [])]
@@ -83,11 +75,11 @@ class Gateway:
         house = House(
             agent=self.agent.run,
             agent_name=self.agent.name,
-            rules=_rules(settings),
+            rules=rules,
             path=StreamPath(settings.media.path),
             dialect=DIALECTS[settings.media.dialect],
-            destinations=destinations,
-            mouth=mouth or self.agent.mouth,
+            destinations=first.destinations,
+            mouth=first.mouth,
             keys=parse_keys(settings.dtmf),
             switch=self.link,
             unicast=_packet_door(settings, clock),
@@ -97,7 +89,8 @@ class Gateway:
             logger=call_logger,
             recorder=_recorder(settings),
         )
-        self.desk = Desk(house)
+        router = staff.router
+        self.desk = Desk(house if router is None else router.settle(house))
         self._control = _control_server(settings, self.desk)
         self._media = (
             MediaServer(self.desk, house.path, house.dialect, default_rate_hz=settings.media.rate_hz)
@@ -239,6 +232,12 @@ class Gateway:
         if self.desk.draining:
             return False, "draining"
         return (False, "full") if self.desk.full else (True, "ready")
+
+
+def _spare_mouth() -> Mouth | None:
+    from dueto.agents.speech.mouth import SpeechMouth, installed
+
+    return SpeechMouth(installed())
 
 
 def _messages(settings: Settings) -> KeepMessage | None:

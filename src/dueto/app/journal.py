@@ -24,6 +24,9 @@ _WARNINGS = frozenset(
         "provider_failed",
         "unicast_failed",
         "unicast_unanswered",
+        "agent_full",
+        "agent_replaced",
+        "tenant_full",
     }
 )
 _ERRORS = frozenset({"agent_failed", "agent_stuck", "recording_failed", "task_failed"})

@@ -4,8 +4,9 @@ import re
 from ipaddress import IPv4Address
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
+from dueto.agents.failover import WhenFull
 from dueto.agents.media_streams.account import NO_ACCOUNT
 from dueto.agents.profiles import Seconds, Whole
 from dueto.app.addresses import Address, Network, parse_address, parse_network
@@ -186,6 +187,44 @@ class AgentSettings(Section):
     closing_s: Seconds = 5.0
     when_done: Literal["hangup", "return_to_dialplan"] = "hangup"
     when_failed: str = "return_to_dialplan"
+    when_full: WhenFull = "return_to_dialplan"
+
+
+def _as_patterns(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+PatternList = Annotated[tuple[str, ...], BeforeValidator(_as_patterns)]
+"One text, or several: any of them."
+
+
+class RouteSettings(Section):
+    """Who takes which calls: `[[route]]`, the first that matches. What it does not speak of may be anything."""
+
+    dialled: PatternList = ()
+    caller: PatternList = ()
+    domain: PatternList = ()
+    secretary: PatternList = ()
+    variables: dict[str, PatternList] = {}
+    agent: str = ""
+    tenant: str = ""
+
+    @field_validator("variables")
+    @classmethod
+    def _check_variables(cls, variables: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name in variables:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", name):
+                raise ValueError(f'expected names of channel variables, not "{ascii(name)[1:-1]}"')
+        return variables
+
+
+class TenantSettings(Section):
+    """Whose calls those of a route are: `[tenants.NAME]`."""
+
+    destinations: tuple[str, ...] = ()
+    max_calls: Annotated[Whole, Field(ge=0)] = 0
+    when_failed: str = ""
+    when_full: WhenFull = "return_to_dialplan"
 
 
 class DestinationSettings(Section):

@@ -149,7 +149,12 @@ def _twilio(settings: "Settings") -> Iterator[str]:
 
 
 def _agent(settings: "Settings") -> Iterator[str]:
-    use = settings.agent.use
-    profile = settings.agents.get(use)
-    if (use if profile is None else profile.use) == "receptionist" and not settings.destinations:
-        yield f'[agent] use: "{use}" has nobody to transfer to; add [destinations.NAME] with dial = "user/1001"'
+    pairs = [(settings.agent.use, ""), *((route.agent or settings.agent.use, route.tenant) for route in settings.route)]
+    for use, tenant in dict.fromkeys(pairs):
+        profile = settings.agents.get(use)
+        if (use if profile is None else profile.use) == "receptionist" and not settings.destinations_of(tenant):
+            whose = f" of tenant {tenant}" if tenant else ""
+            yield (
+                f'[agent] use: "{use}" has nobody to transfer the callers{whose} to; '
+                'add [destinations.NAME] with dial = "user/1001"'
+            )

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dueto.app.agent_sections import AgentSection, agent_problems, list_keys, profile_classes
+from dueto.app.agent_sections import AgentSection, list_keys, profile_classes
 from dueto.app.complaints import complain
-from dueto.app.environment import FromEnvironment, Tree, get, merge, nearest, read_environment, read_older_names
+from dueto.app.environment import FromEnvironment, Tree, get, merge, read_environment, read_older_names
 from dueto.app.sections import (
     AgentSettings,
     CallSettings,
@@ -26,12 +26,14 @@ from dueto.app.sections import (
     MetricsSettings,
     RecordingSettings,
     RecordsSettings,
+    RouteSettings,
     SwitchSettings,
+    TenantSettings,
     TwilioSettings,
     check_keys,
 )
 from dueto.app.serving import check_for_serving
-from dueto.call.keys import parse_keys
+from dueto.app.together import problems_between_sections
 from dueto.call.ports import Destination
 from dueto.errors import SettingsError
 
@@ -54,6 +56,8 @@ class Settings(BaseSettings):
     call: CallSettings = CallSettings()
     agent: AgentSettings = AgentSettings()
     agents: dict[str, AgentSection] = {}
+    route: tuple[RouteSettings, ...] = ()
+    tenants: dict[str, TenantSettings] = {}
     destinations: dict[str, DestinationSettings] = {}
     dtmf: Annotated[dict[str, str], AfterValidator(check_keys)] = {}
     switch: SwitchSettings = SwitchSettings()
@@ -87,20 +91,17 @@ class Settings(BaseSettings):
             for name, entry in self.destinations.items()
         }
 
+    def destinations_of(self, tenant: str) -> dict[str, Destination]:
+        """Return where the callers of a tenant can be transferred to; of none (empty): where no tenant's only can."""
+        known = self.destinations_by_name()
+        if tenant and self.tenants[tenant].destinations:
+            return {name: known[name] for name in self.tenants[tenant].destinations}
+        taken = {name for entry in self.tenants.values() for name in entry.destinations}
+        return {name: destination for name, destination in known.items() if name not in taken}
+
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
-        problems = [*_destination_problems(self.destinations), *agent_problems(self)]
-        for digit, key in parse_keys(self.dtmf).items():
-            if key.target and key.target not in self.destinations:
-                problems.append(f'[dtmf] "{digit}": there is no destination "{key.target}"')
-        failed = self.agent.when_failed
-        if failed not in ("return_to_dialplan", "hangup") and failed not in self.destinations:
-            close = nearest(failed, ["return_to_dialplan", "hangup", *self.destinations])
-            hint = f'; did you mean "{close}"?' if close else ""
-            problems.append(
-                '[agent] when_failed: expected "return_to_dialplan", "hangup" or the name of a destination, '
-                f'not "{failed}"{hint}'
-            )
+        problems = problems_between_sections(self)
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -118,36 +119,6 @@ class Settings(BaseSettings):
         layers = _layers.get() or _read_layers({}, process_environment)
         trees = (layers.environment.tree, layers.older.tree, layers.file)
         return (init_settings, *(InitSettingsSource(settings_cls, tree) for tree in trees))
-
-
-def _destination_problems(destinations: Mapping[str, DestinationSettings]) -> list[str]:
-    problems = []
-    digits: dict[str, str] = {}
-    words: dict[str, str] = {}
-    for name, entry in destinations.items():
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) or name in ("hangup", "return_to_dialplan"):
-            problems.append(f"[destinations.{ascii(name)[1:-1]}]: expected a name of letters, digits, _ and -")
-        if entry.digit and digits.setdefault(entry.digit, name) != name:
-            problems.append(f'[destinations.{name}] digit: "{entry.digit}" is that of {digits[entry.digit]} already')
-        problems += _fallback_problems(name, destinations)
-        for word in entry.words:
-            if words.setdefault(word, name) != name:
-                problems.append(f'[destinations.{name}] words: "{word}" is one of {words[word]} already')
-    return problems
-
-
-def _fallback_problems(name: str, destinations: Mapping[str, DestinationSettings]) -> list[str]:
-    entry, seen = destinations[name], {name}
-    if entry.fallback and not entry.when:
-        return [f"[destinations.{name}] fallback: without `when` it is open always, and needs none"]
-    while entry.fallback:
-        if entry.fallback not in destinations:
-            return [f'[destinations.{name}] fallback: there is no destination "{entry.fallback}"']
-        if entry.fallback in seen:
-            return [f'[destinations.{name}] fallback: "{entry.fallback}" leads back to where it began']
-        seen.add(entry.fallback)
-        entry = destinations[entry.fallback]
-    return []
 
 
 @dataclass(frozen=True)
@@ -169,7 +140,7 @@ def _read_layers(file: Tree, environ: Mapping[str, str]) -> _Layers:
     }
     sections = frozenset(Settings.model_fields)
     as_text = read_environment(environ, frozenset(), sections).tree  # which agents there are says which keys are lists
-    lists = {"allow", "numbers", "words"} | list_keys(merge(as_text, file))
+    lists = {"allow", "destinations", "numbers", "words"} | list_keys(merge(as_text, file))
     environment = read_environment(environ, frozenset(lists), sections)
     return _Layers(environment, read_older_names(environ, merge(file, defaults)), file)
 

@@ -227,6 +227,15 @@ class Call:
         """`stop` for who can't wait in the middle of something: of a message that came, of a timer."""
         return self._session.voice.interrupt(by, decided_at)
 
+    async def silence(self) -> None:
+        """Cut everything that is being said, interruptible or not: who said it is not there any more."""
+        self._session.voice.silence()
+
+    async def joined(self, timeout_s: float) -> bool:
+        """Wait for the control leg where media came first and it may still come; return whether it is here."""
+        async with self._session.alive():
+            return await self._session.control_soon(timeout_s) is not None
+
     async def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
         """End the call; returns when the channel is gone. One that is gone already is success."""
         checked(cause, "cause", forbidden=" ")
