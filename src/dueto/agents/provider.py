@@ -17,7 +17,6 @@ from dueto.agents.ports import (
     CallerStopped,
     Connect,
     Cut,
-    Line,
     Opening,
     ProviderEvent,
     RolledOver,
@@ -42,8 +41,6 @@ MOST_EARLY_FRAMES: Final = 100
 "What the caller says while the provider connects is kept for it: the last two seconds."
 MOST_TOOLS: Final = 8
 "Tools that may run at once; a model that asks for more is told to wait."
-MOST_LINES: Final = 1000
-"Of a transcript; then the oldest go."
 MOST_ITEMS: Final = 16
 "Utterances that are over and remembered, for words that come late."
 
@@ -84,36 +81,22 @@ class ProviderAgent:
         self._manners = manners or Manners()
 
     async def __call__(self, call: "Call") -> None:
-        """Serve one call from its greeting on."""
-        await self.run(call, [])
-
-    async def run(self, call: "Call", transcript: list[Line], *, greets: bool = True) -> None:
-        """Serve one call. `transcript`: what was said before, by whoever spoke for us; it grows as the call goes on.
+        """Serve one call, from its greeting on, or from where another agent had to leave it (`call.transcript`).
 
         Returns when the caller hung up, or the provider ended the conversation and its last words were heard.
         Raises: ProviderFailed.
         """
-        await _Conversation(call, self._connect, self._tools, self._manners, transcript, greets).run()
+        await _Conversation(call, self._connect, self._tools, self._manners).run()
 
 
 class _Conversation:
     """One provider's conversation in one call. Runs once; nothing of it outlives `run`."""
 
-    def __init__(
-        self,
-        call: "Call",
-        connect: Connect,
-        tools: Tools | None,
-        manners: Manners,
-        transcript: list[Line],
-        greets: bool,
-    ) -> None:
+    def __init__(self, call: "Call", connect: Connect, tools: Tools | None, manners: Manners) -> None:
         self._call = call
         self._connect = connect
         self._tools = tools
         self._manners = manners
-        self._transcript = transcript
-        self._greets = greets
         self._provider: VoiceProvider | None = None
         self._stop_hearing: Callable[[], None] | None = None
         self._items: dict[str, Spoken] = {}
@@ -159,9 +142,9 @@ class _Conversation:
         opening = Opening(
             rate_hz=call.rate_hz,
             tools=self._tools.specs(call) if self._tools is not None else (),
-            said_so_far=tuple(self._transcript),
+            said_so_far=tuple(call.transcript),
             facts=_facts(call),
-            greets=self._greets,
+            greets=all(line.who == "caller" for line in call.transcript),
         )
         try:
             provider = self._provider = await self._connect(opening)
@@ -313,7 +296,7 @@ class _Conversation:
     def _transcribed(self, event: Transcribed) -> None:
         item = self._items.get(event.item_id)
         if event.line.who == "caller" or item is None:
-            self._write_down(event.line.who, event.line.text)
+            self._call.transcript.add(event.line.who, event.line.text)
             return
         late = item.over and not item.text
         item.text = f"{item.text} {event.line.text}".strip()
@@ -322,13 +305,8 @@ class _Conversation:
 
     def _record(self, item: Spoken) -> None:
         """What of the model's text was heard goes into the transcript."""
-        self._write_down("agent", item.words, heard_ms=item.heard_ms, interrupted=item.fate != "heard")
-
-    def _write_down(self, who: Any, text: str, **more: object) -> None:
-        if text.strip():
-            self._transcript.append(Line(who, text.strip()))
-            del self._transcript[:-MOST_LINES]
-            self._call.note("transcript", who=who, text=text.strip(), **more)
+        interrupted = item.fate != "heard"
+        self._call.transcript.add("agent", item.words, heard_ms=item.heard_ms, interrupted=interrupted)
 
     # -- tools
 
@@ -342,18 +320,16 @@ class _Conversation:
         self._asked[event.ask_id] = self._spawn("tool", self._run_tool(provider, self._tools, event))
 
     async def _run_tool(self, provider: VoiceProvider, tools: Tools, event: ToolAsked) -> None:
-        call, began = self._call, self._call.clock()
-        known = event.name in {spec.name for spec in tools.specs(call)}
+        call = self._call
         try:
             output = await tools.run(call, event.name, event.arguments, self._heard)
         except CallEnded:
             return
         except Exception as error:  # a tool of the user's: the conversation goes on, and its author gets to know
-            call.log.error("tool_failed", tool=event.name if known else "unknown", exc_info=error)
+            call.log.error("tool_failed", exc_info=error)
             output = json.dumps({"error": "the tool failed"})
         finally:
             self._asked.pop(event.ask_id, None)
-        call.note("tool", name=event.name if known else "unknown", took_ms=round((call.clock() - began) * 1000))
         provider.answer(event.ask_id, output)
 
     async def _heard(self) -> bool:
