@@ -464,6 +464,8 @@ def _check_rows(section: str, defaults: dict[str, Any]) -> None:
 def _as_toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{}"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{', '.join(_as_toml(item) for item in value)}]"
     return f'"{value}"' if isinstance(value, str) else str(value)

@@ -137,8 +137,11 @@ class VoiceProvider(Protocol):
     "The rate of the frames that `hear` takes."
     speaks_hz: int
     "The rate of `Spoke.pcm`."
-    dropped_ms: int
-    "Caller's audio that the provider was too slow to take."
+
+    @property
+    def dropped_ms(self) -> int:
+        """How much of the caller's audio the provider was too slow to take."""
+        ...
 
     def hear(self, frame: bytes) -> None:
         """Take 20 ms of the caller: L16 mono at `hears_hz`. Fifty times a second: no task, no wait."""

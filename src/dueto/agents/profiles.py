@@ -55,6 +55,16 @@ class VoiceProfile(Profile):
     "What the model can do: names of our own tools, or `module:function`; for `own_tools.load_tools`."
     tool_s: Annotated[Seconds, Field(gt=0)] = 15.0
     "How long a tool of your own may take."
+    barge_in: bool = True
+    "Whether a caller who speaks, or presses a key, cuts what is being said."
+    min_speech_ms: Annotated[Whole, Field(ge=0, le=5000)] = 0
+    "A caller who speaks for less than this does not interrupt."
+    protected_ms: Annotated[Whole, Field(ge=0, le=5000)] = 0
+    "The beginning of every utterance that can't be cut: for lines with an echo."
+    protects_greeting: bool = False
+    "Whether the first utterance is heard to its end, whatever the caller does."
+    digits_s: Annotated[Seconds, Field(le=10)] = 1.0
+    "Keys that follow each other within this are one input for the model; `#` ends it at once."
 
 
 async def _nothing() -> None:

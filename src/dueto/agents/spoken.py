@@ -3,6 +3,7 @@
 import asyncio
 from typing import Literal
 
+from dueto.agents.remembered import heard_words
 from dueto.call.utterance import Utterance
 from dueto.errors import DuetoError, Interrupted
 
@@ -92,7 +93,4 @@ class Spoken:
         """What of its text was heard, as far as its length tells."""
         if self.fate in ("coming", "heard") or not self.text:
             return self.text
-        words = self.text.split()
-        share = self.heard_ms / self.received_ms if self.received_ms else 0.0
-        heard = words[: round(len(words) * min(share, 1.0))]
-        return " ".join(heard) + " ..." if heard and len(heard) < len(words) else " ".join(heard)
+        return heard_words(self.text, self.heard_ms / self.received_ms if self.received_ms else 0.0)
