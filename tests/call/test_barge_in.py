@@ -10,10 +10,11 @@ from tests.support.virtual import virtual_desk
 from dueto.call import Call
 from dueto.errors import Interrupted
 from dueto.sim import Caller, Line, SimCall, run_virtual, tone
-from dueto.wire.media import AUDIO_STREAM, AUDIO_STREAM_BINARY, Dialect
+from dueto.wire.media import DIALECTS, Dialect
 
 BargeIn = Mapping[str, object]
-DIALECTS = pytest.mark.parametrize("dialect", [AUDIO_STREAM_BINARY, AUDIO_STREAM], ids=lambda dialect: dialect.name)
+MODULES = [dialect for dialect in DIALECTS.values() if dialect.module]
+EVERY = pytest.mark.parametrize("dialect", MODULES, ids=lambda dialect: dialect.name)
 
 
 def audible_ms(call: SimCall) -> int:
@@ -39,7 +40,7 @@ async def one_call(
     return call, [fields for _, name, fields in here.journal if name == "barge_in"]
 
 
-@DIALECTS
+@EVERY
 def test_the_measured_silence_is_what_the_caller_hears(dialect: Dialect) -> None:
     lasted: list[float] = []
 
@@ -64,7 +65,7 @@ def test_the_measured_silence_is_what_the_caller_hears(dialect: Dialect) -> None
     assert audible_ms(call) == pytest.approx(lasted[0] * 1000 + silence_ms, abs=60)
 
 
-@DIALECTS
+@EVERY
 def test_a_digit_that_cuts_a_prompt_is_a_barge_in(dialect: Dialect) -> None:
     async def agent(call: Call) -> None:
         gathered = await call.gather(prompt=tone(call.rate_hz, 6.0, 440.0))
@@ -74,7 +75,7 @@ def test_a_digit_that_cuts_a_prompt_is_a_barge_in(dialect: Dialect) -> None:
     assert [told["by"] for told in barge_ins] == ["digit"]
 
 
-@DIALECTS
+@EVERY
 def test_what_interrupts_silence_is_no_barge_in(dialect: Dialect) -> None:
     async def agent(call: Call) -> None:
         await call.say(tone(call.rate_hz, 0.5, 440.0))

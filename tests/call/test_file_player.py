@@ -4,9 +4,10 @@ import asyncio
 
 import numpy as np
 import pytest
+from tests.support.listening_in import compare, sweep
 from tests.support.virtual import Virtual, virtual_desk
 
-from dueto.call import Call, Destination
+from dueto.call import Call, CallRules, Destination
 from dueto.errors import Interrupted, NotCapable
 from dueto.sim import Caller, Endpoint, Faults, Line, SimCall, run_virtual, tone
 from dueto.wire.media import AUDIO_STREAM
@@ -74,6 +75,53 @@ def test_a_long_text_is_played_in_pieces_without_a_gap_over_60_ms() -> None:
     call, _ = run_virtual(one_call(agent), start_s=1000.0)
     assert audible_ms(call) == pytest.approx(25000, abs=100)
     assert all(gap <= 60 for gap in gaps_ms(call))
+
+
+def test_the_first_sound_comes_early_and_files_end_where_it_is_quiet() -> None:
+    words = b"".join(sound(0.5) + bytes(1600) for _ in range(20))  # 500 ms of sound, 100 ms of none
+    sizes: list[int] = []
+
+    async def agent(call: Call) -> None:
+        player = call._session.voice.player
+        hand_over = player._send  # type: ignore[union-attr]
+
+        def noted(pcm: bytes, saying: object) -> object:
+            sizes.append(len(pcm) // 16)
+            return hand_over(pcm, saying)
+
+        player._send = noted  # type: ignore[union-attr, method-assign]
+        await call.say(words)
+
+    call, _ = run_virtual(one_call(agent), start_s=1000.0)
+    assert sizes[0] < 900 < sizes[1] <= 10_000
+    ends_ms = np.cumsum(sizes)[:-1]
+    assert all(end % 600 >= 500 for end in ends_ms)
+    assert max(gaps_ms(call)) <= 100 + 60
+    assert audible_ms(call) == pytest.approx(10_000, abs=250)
+
+
+def test_files_that_a_lost_stream_took_along_are_handed_over_again_in_order() -> None:
+    text = sweep(RATE_HZ, 24.0)
+
+    async def agent(call: Call) -> None:
+        await call.say(text)
+
+    async def run() -> tuple[SimCall, Virtual]:
+        rules = CallRules(public_url="ws://127.0.0.1:8085")
+        async with (
+            virtual_desk(agent, dialect=AUDIO_STREAM, rules=rules) as here,
+            here.switch(dialect="audio_stream", record=True, faults=Faults(media_reset_after_s=3.3)) as switch,
+        ):
+            call = await switch.place(Caller(script=until_hangup))
+            await call.done()
+        return call, here
+
+    call, here = run_virtual(run(), start_s=1000.0)
+    heard = compare(call.heard, text, RATE_HZ)
+    assert here.names().count("media_lost") >= 5
+    assert heard.last_ms == pytest.approx(24_000, abs=5)
+    assert heard.missing_ms == pytest.approx(0, abs=1)
+    assert heard.worst_error < 0.15
 
 
 def test_stop_is_silence_at_once_and_tells_how_much_was_heard() -> None:

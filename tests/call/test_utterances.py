@@ -10,12 +10,12 @@ from tests.support.virtual import virtual_desk
 from dueto.call import Call
 from dueto.errors import CallEnded, Interrupted, LocalProtocolError, NotCapable
 from dueto.sim import Caller, Line, SimCall, run_virtual, tone
-from dueto.wire.media import AUDIO_STREAM, AUDIO_STREAM_BINARY, Dialect
+from dueto.wire.media import DIALECTS, Dialect
 
 PIECE_S = 0.1
 
 
-@pytest.fixture(params=[AUDIO_STREAM_BINARY, AUDIO_STREAM], ids=lambda dialect: dialect.name)
+@pytest.fixture(params=[dialect for dialect in DIALECTS.values() if dialect.module], ids=lambda dialect: dialect.name)
 def dialect(request: pytest.FixtureRequest) -> Dialect:
     found: Dialect = request.param
     return found

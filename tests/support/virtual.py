@@ -111,7 +111,9 @@ class _FarEnd:
         self._send("closed", code, reason)
 
     def abort(self) -> None:
-        self._send("closed", 1006, "aborted")
+        if not self._over:
+            self._send("closed", 1006, "aborted")
+            asyncio.get_running_loop().call_soon(self._listener.on_close, None, "")
         self._over = True
 
     def unsent_bytes(self) -> int:

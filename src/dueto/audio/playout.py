@@ -14,14 +14,20 @@ How it decides:
   and has nothing to send keeps its turn while nobody else waits; otherwise it loses it after `GIVE_WAY_S` of silence
   to the first that can play, and goes on after that one. So an abandoned utterance blocks nobody for ever. A live one
   that never pauses is not abandoned: who wants to speak after it finishes it.
+- Warm-up. Some far ends begin to play, from silence, only once they hold `warm_up_ms`. So nothing is sent into silence
+  before there is so much to send, or no more comes: then silence makes up for what is missing.
+- Loss. A far end that is gone takes along what it had not played: it is sent again to the next one (`far_end_lost`).
 - Backlog. What the kernel still holds has not been played, whatever the clock says; then the clock is put back.
 """
 
+import math
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Final
 
+from dueto.audio.utterance import Span, Utterance
 from dueto.errors import LocalProtocolError
+
+__all__ = ["Playout", "Utterance"]
 
 EARLY_S: Final = 0.001
 "A tick may come this much too early and still finds its frame due; the lead is exceeded by no more than this."
@@ -33,85 +39,12 @@ LIVE_AHEAD_S: Final = 0.06
 "How far ahead of the caller's ear live audio may stand for good; more is caught up by dropping some."
 CATCH_UP_AFTER_S: Final = 1.0
 "How long it may stand there before: a module that sends 200 ms at a time is not late."
+NEAR_SILENCE_S: Final = 0.06
+"With less than this ahead of the caller's ear, the far end may have run dry without our knowing."
 MAX_OPEN: Final = 256
 "Utterances that may be open at once; more than that is a leak."
 _DUST_S: Final = 1e-9
 "Differences of float seconds below this are rounding."
-
-
-@final
-@dataclass(slots=True, eq=False, weakref_slot=True, repr=False)
-class Utterance:
-    """Something to be said to the caller, whole or in pieces. Made by `Playout.open`; for reading only."""
-
-    id: int
-    live: bool
-    "Comes in real time (an echo, `call.write`), so it is never held back, and its oldest audio is dropped if late."
-    interruptible: bool
-    "Whether a caller who speaks may cut it off. The ledger only remembers it: `clear` takes everything."
-    _bytes_per_s: int
-    finished: bool = field(default=False, init=False)
-    "Nothing more will be added."
-    cleared: bool = field(default=False, init=False)
-    "It was cut off; what had not been sent by then is gone."
-
-    _frames: deque[bytes] = field(default_factory=deque, init=False)
-    _tail: bytes = field(default=b"", init=False)
-    # Counted in bytes of real audio: the silence that fills a last frame is not queued, sent or heard.
-    _queued: int = field(default=0, init=False)
-    _sent: int = field(default=0, init=False)
-    _dropped: int = field(default=0, init=False)
-    _heard: int = field(default=0, init=False)
-    "In spans that are over."
-    _told: int = field(default=0, init=False)
-    "The most that was ever said to be heard: that answer must not shrink."
-    _began_at: float | None = field(default=None, init=False)
-    _ended_at: float | None = field(default=None, init=False)
-    _held: bool = field(init=False)
-    _held_since: float | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        self._held = not self.live
-
-    @property
-    def queued_ms(self) -> int:
-        """All that was given to play so far, sent or not, less what was dropped."""
-        return self._queued * 1000 // self._bytes_per_s
-
-    @property
-    def sent_ms(self) -> int:
-        """What has been sent so far; at most `queued_ms`."""
-        return self._sent * 1000 // self._bytes_per_s
-
-    @property
-    def waiting_ms(self) -> int:
-        """What is still to be sent; nothing once it is cleared."""
-        return 0 if self.cleared else (self._queued - self._sent) * 1000 // self._bytes_per_s
-
-    @property
-    def dropped_ms(self) -> int:
-        """What a live utterance lost because it came faster than it could be played."""
-        return self._dropped * 1000 // self._bytes_per_s
-
-    @property
-    def began_at(self) -> float | None:
-        """When its first sound is heard; None before anything of it was sent. It moves with what the kernel holds."""
-        return self._began_at
-
-    def __repr__(self) -> str:
-        state = "cleared" if self.cleared else "finished" if self.finished else "open"
-        return f"<Utterance {self.id} {state} queued={self.queued_ms} sent={self.sent_ms}>"
-
-
-@dataclass(slots=True, eq=False)
-class _Span:
-    """A stretch of one utterance that the caller hears without a gap."""
-
-    utterance: Utterance
-    start_s: float
-    end_s: float
-    size: int
-    "Bytes of real audio, without the silence at the end."
 
 
 class Playout:
@@ -131,11 +64,14 @@ class Playout:
         rearm_ms: float = 60,
         max_queued_ms: float = 120_000,
         max_live_ms: float = 2_000,
+        warm_up_ms: float = 0,
     ) -> None:
         if rate_hz * frame_ms % 1000:
             raise ValueError(f"{frame_ms} ms at {rate_hz} Hz is not a whole number of samples")
-        if lead_ms < frame_ms:
-            raise ValueError(f"a lead of {lead_ms} ms holds no frame of {frame_ms} ms")
+        if lead_ms < max(frame_ms, warm_up_ms):
+            raise ValueError(
+                f"a lead of {lead_ms} ms holds no frame of {frame_ms} ms, or no warm-up of {warm_up_ms} ms"
+            )
         self.rate_hz = rate_hz
         self.frame_ms = frame_ms
         self.generation = 0
@@ -149,14 +85,23 @@ class Playout:
         self._frame_s = frame_ms / 1000
         self._lead_s = lead_ms / 1000
         self._ahead_s = self._lead_s + EARLY_S - self._frame_s  # a frame that starts no later than this may go
-        self._live_ahead_s = min(LIVE_AHEAD_S, self._ahead_s)
-        self._start = self._bytes(start_ms)
-        self._rearm = self._bytes(rearm_ms)
+        self._warm_up_s = warm_up_ms / 1000
+        self._live_ahead_s = min(LIVE_AHEAD_S + self._warm_up_s, self._ahead_s)
+        self._start = self._bytes(max(start_ms, warm_up_ms))
+        self._rearm = self._bytes(max(rearm_ms, warm_up_ms))
+        self._live_start = self._bytes(warm_up_ms)
         self._max_queued = self._bytes(max_queued_ms)
-        self._max_live = max(self._bytes(max_live_ms), self._frame_bytes)
+        self._max_live = max(self._bytes(max_live_ms), self._frame_bytes + self._live_start)
+        self._kept_frames = math.ceil(lead_ms / frame_ms) + 1
+        self._run_since = float("-inf")
+        "When the far end was last seen to begin out of silence, or to come so near it that it may have."
+        self._padding_s = 0.0
+        "Of what was sent, the silence at its end that only makes up for a warm-up."
+        self._unsettled = False
+        "The far end may be waiting for more before it plays what it has."
         self._order: deque[Utterance] = deque()
         "Not finished, or not yet sent; the first has the turn."
-        self._spans: deque[_Span] = deque()
+        self._spans: deque[Span] = deque()
         "Sent and, when last looked at, not wholly heard; in the order of play."
         self._play_until = float("-inf")
         self._starved_since: float | None = None
@@ -176,9 +121,14 @@ class Playout:
         return self._waiting * 1000 // self._bytes_per_s
 
     @property
+    def plays_until(self) -> float:
+        """When the far end has played all it was sent, silence that makes up for a warm-up included."""
+        return self._play_until
+
+    @property
     def sounds_until(self) -> float:
         """When the last of what was sent ends at the caller; in the past: it is silent."""
-        return self._play_until
+        return self._play_until - self._padding_s
 
     def open(self, *, live: bool = False, interruptible: bool = True) -> Utterance:
         """Begin an utterance; it plays after those opened before it.
@@ -188,6 +138,7 @@ class Playout:
         if len(self._order) >= MAX_OPEN:
             raise LocalProtocolError(f"{MAX_OPEN} utterances are open and not finished")
         utterance = Utterance(self._next_id, live, interruptible, self._bytes_per_s)
+        utterance._held |= self._live_start > 0
         self._next_id += 1
         self._order.append(utterance)
         return utterance
@@ -241,6 +192,8 @@ class Playout:
         if start_s - now <= self._live_ahead_s:
             self._ahead_since = None
             if start_s < now:
+                if self._live_start:
+                    return False
                 start_s = now
         elif start_s - now > self._ahead_s or self._stands(now):
             return False
@@ -251,10 +204,11 @@ class Playout:
             last.size += size
         else:
             self._close_spans(now)
-            spans.append(_Span(utterance, start_s, end_s, size))
+            spans.append(Span(utterance, start_s, end_s, size))
         utterance._queued += size
         utterance._sent += size
         self._sent += size
+        self._padding_s = 0.0
         self._starved_since = None
         return True
 
@@ -272,7 +226,7 @@ class Playout:
 
     def _stands(self, now: float) -> bool:
         """Whether live audio has been too far ahead for too long."""
-        if self._play_until - now <= self._live_ahead_s and not self._waiting:
+        if self._play_until - now <= self._live_ahead_s and self._waiting < self._frame_bytes:
             self._ahead_since = None
             return False
         if self._ahead_since is None:
@@ -313,8 +267,40 @@ class Playout:
             else:
                 count = min(room, len(frames))
                 out.extend([frames.popleft() for _ in range(count)])
-            self._sent_now(utterance, count, start_s)
+            if not utterance.live:
+                utterance._kept.extend(out[-count:])
+                while len(utterance._kept) > self._kept_frames:
+                    utterance._kept.popleft()
+            self._sent_now(utterance, count, start_s, now)
+        if self._live_start and (out or self._unsettled):
+            out += self._made_up(now)
         return out
+
+    def far_end_lost(self, now: float) -> None:
+        """The far end is gone, with all that it had not played: of bursty utterances that is sent again to the next.
+
+        A frame that was heard in part is heard again from its beginning.
+        """
+        self._close_spans(now)
+        for span in reversed(tuple(self._spans)):
+            utterance = span.utterance
+            self._spans.pop()
+            if utterance.live or utterance.cleared:
+                continue
+            frames = round((span.end_s - span.start_s) / self._frame_s)
+            heard = max(int((now - span.start_s) / self._frame_s + _DUST_S), 0)
+            again = min(frames - heard, len(utterance._kept))
+            size = max(again * self._frame_bytes - (frames * self._frame_bytes - span.size), 0)
+            utterance._frames.extendleft([utterance._kept.pop() for _ in range(again)])
+            utterance._sent -= size
+            utterance._heard += span.size - size
+            utterance._ended_at = None
+            self._sent -= size
+            self._waiting += size
+            if utterance not in self._order:
+                self._order.appendleft(utterance)
+        self._play_until = min(self._play_until, now)
+        self._padding_s = 0.0
 
     def next_due(self, now: float) -> float | None:
         """Return when `due` may give something next, if nothing else happens meanwhile; None: not before more is added.
@@ -365,7 +351,7 @@ class Playout:
 
     def idle(self, now: float) -> bool:
         """Whether the caller hears nothing and no frame waits to be sent. An open utterance may still bring more."""
-        return self._play_until <= now + _DUST_S and not any(utterance._frames for utterance in self._order)
+        return self.sounds_until <= now + _DUST_S and not any(utterance._frames for utterance in self._order)
 
     def clear(self, now: float, *, drops_sent: bool) -> list[tuple[Utterance, int]]:
         """Cut off everything that is not heard yet; return each utterance it hit with its ms heard, by age.
@@ -396,6 +382,8 @@ class Playout:
         if drops_sent:
             self._spans.clear()
             self._play_until = min(self._play_until, now)
+            self._padding_s = 0.0
+            self._unsettled = False
         return result
 
     def _bytes(self, ms: float) -> int:
@@ -435,9 +423,9 @@ class Playout:
 
     def _ran_dry(self, utterance: Utterance, now: float) -> bool:
         """Whether the caller heard a gap in the middle of a bursty utterance; then it is held back once more."""
-        if utterance.live or not utterance._sent or now <= self._play_until + EARLY_S:
+        if now <= self._play_until + EARLY_S or not utterance._sent or (utterance.live and not self._live_start):
             return False
-        self.underruns += 1
+        self.underruns += not utterance.live
         utterance._held = True
         return True
 
@@ -445,7 +433,7 @@ class Playout:
         """Whether a held utterance may go now."""
         if utterance._held_since is None:
             utterance._held_since = now
-        threshold = self._rearm if utterance._sent else self._start
+        threshold = self._live_start if utterance.live else self._rearm if utterance._sent else self._start
         if (
             utterance.finished
             or utterance._queued - utterance._sent >= threshold
@@ -456,8 +444,24 @@ class Playout:
             return True
         return False
 
-    def _sent_now(self, utterance: Utterance, count: int, start_s: float) -> None:
+    def _made_up(self, now: float) -> list[bytes]:
+        """Return the silence without which the far end would not begin to play what was just sent."""
+        missing_s = self._warm_up_s - (self._play_until - self._run_since)
+        head = self._order[0] if self._order else None
+        near = self._run_since > now  # else it was silent for certain
+        self._unsettled = missing_s > _DUST_S and head is not None and (bool(head._frames) or near)
+        if missing_s <= _DUST_S or self._unsettled:
+            return []
+        count = math.ceil(missing_s / self._frame_s - _DUST_S)
+        self._play_until += count * self._frame_s
+        self._padding_s = count * self._frame_s
+        return [bytes(self._frame_bytes)] * count
+
+    def _sent_now(self, utterance: Utterance, count: int, start_s: float, now: float) -> None:
         """Account for `count` frames of `utterance` that play from `start_s` on."""
+        if start_s - now < NEAR_SILENCE_S:
+            self._run_since = start_s
+        self._padding_s = 0.0
         size = min(count * self._frame_bytes, utterance._queued - utterance._sent)
         if utterance._began_at is None:
             utterance._began_at = start_s
@@ -467,7 +471,7 @@ class Playout:
             last.end_s = end_s
             last.size += size
         else:
-            self._spans.append(_Span(utterance, start_s, end_s, size))
+            self._spans.append(Span(utterance, start_s, end_s, size))
         utterance._sent += size
         self._sent += size
         self._waiting -= size

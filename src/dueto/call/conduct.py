@@ -71,9 +71,9 @@ class Conduct:
         request = replace(request, token=secrets.token_urlsafe(24))
         session.tokens.add(request.token)
         url = session.house.path.build(session.stream_base_url(), request)
-        with contextlib.suppress(CommandRefused):
-            await control.api("uuid_audio_stream", f"{session.unique_id} stop")
-        await control.api("uuid_audio_stream", f"{session.unique_id} start {url} {request.mix} {request.rate_hz}")
+        dialect = session.dialect
+        await self._stop_stream(control)
+        await control.api(dialect.command, dialect.start(session.unique_id, url, request.mix, request.rate_hz))
 
     async def _stop_stream(self, control: ControlLeg) -> None:
         session = self._session
@@ -82,7 +82,7 @@ class Conduct:
                 session.media.close()  # nothing on the switch hears or speaks to us any more
             return
         with contextlib.suppress(CommandRefused):
-            await control.api("uuid_audio_stream", f"{session.unique_id} stop")
+            await control.api(session.dialect.command, f"{session.unique_id} stop")
 
     async def expect_media(self) -> None:
         """Start the stream where that is ours to do; keep the caller company meanwhile."""

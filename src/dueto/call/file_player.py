@@ -1,14 +1,13 @@
 """The agent's voice as files that the switch plays: for an audio module that has no stream down."""
 
 import asyncio
-import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any
 
-from dueto.call.player import Outcome, Saying, Silent, Tape
+from dueto.call.filed import Filed, Piece, quietest
+from dueto.call.player import Saying, Silent, Tape
 from dueto.clock import Clock
 from dueto.errors import (
     CommandRefused,
@@ -22,90 +21,27 @@ from dueto.errors import (
 )
 from dueto.legs.ports import ControlLeg, MediaLeg
 from dueto.legs.ticker import Ticker
-from dueto.wire.media.audio_stream import play_file, stream_audio
-
-
-@dataclass(eq=False, slots=True)
-class _Piece:
-    """One file: sent to the module, announced by its ::play event, played by the control leg."""
-
-    id: str
-    pcm: bytes
-    duration_ms: int
-    saying: "_Filed | None"
-    announced: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    over: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    started_at: float | None = None
-    heard_ms: int | None = None
-    "Once it is over: how much of it was heard."
-
-
-class _Filed(Outcome):
-    """Something being said: what waits to become a file, and the files it became."""
-
-    def __init__(self, player: "FilePlayer", interruptible: bool, bytes_per_ms: int) -> None:
-        super().__init__()
-        self.interruptible = interruptible
-        self.waiting = bytearray()
-        self.finished = False
-        self.since = 0.0
-        "When something was added last."
-        self.queued_bytes = 0
-        self.pieces: list[_Piece] = []
-        self.to_play: asyncio.Queue[_Piece | None] = asyncio.Queue()
-        self._player = player
-        self._bytes_per_ms = bytes_per_ms
-
-    def add(self, pcm: bytes) -> None:
-        """Say more."""
-        if self.interrupted:
-            return
-        if self.finished:
-            raise LocalProtocolError("it was finished: it takes no more audio")
-        self._player.add(self, pcm)
-
-    def finish(self) -> None:
-        """Nothing more comes."""
-        if not self.finished:
-            self.finished = True
-            self._player.pump()
-
-    def end(self, error: DuetoError | None = None) -> None:
-        """Resolve it; what had not become a file by then never will."""
-        self.finished = True
-        self.waiting.clear()
-        self.to_play.put_nowait(None)
-        super().end(error)
-
-    @property
-    def heard_ms(self) -> int:
-        """How much of it the caller has heard by now."""
-        return sum(self._player.heard_ms(piece) for piece in self.pieces)
-
-    @property
-    def filed_ms(self) -> int:
-        """How much of it became files."""
-        return sum(piece.duration_ms for piece in self.pieces)
-
-    @property
-    def queued_ms(self) -> int:
-        """How much of it there is so far."""
-        return self.queued_bytes // self._bytes_per_ms
-
-    @property
-    def began_at(self) -> float | None:
-        """When the switch began to play its first file."""
-        return self.pieces[0].started_at if self.pieces else None
+from dueto.wire.media.dialect import Files
 
 
 class FilePlayer:
-    """The community module: `streamAudio` -> file -> ::play -> `playback` with event-lock on the control leg.
+    """Audio handed over -> file -> the module's event -> `playback` with event-lock on the control leg.
+
+    The first file is short, so that the caller hears something soon; the others are long, and all end where it is
+    quiet, for between two files there are up to 60 ms of silence. The switch has two of them at a time: one that it
+    plays, one to follow. What a lost stream took along is handed over again.
 
     What is being made while it is said becomes files as it goes: the first as soon as there is enough for the next one
     to follow without a gap, then all there is whenever the caller has nearly heard what the switch has.
     """
 
-    PIECE_MS = 10_000
+    FIRST_MS = (300, 900)
+    "Where the first file may end."
+    PIECE_MS = (7_000, 10_000)
+    "Where the others may."
+    MOST_OUT = 2
+    TRIES = 3
+    "How often a file is handed over before it counts as not found."
     LIVE_PIECE_MS = 600
     LIVE_KEPT_MS = 2000
     QUIET_MS = 100
@@ -118,6 +54,7 @@ class FilePlayer:
     def __init__(
         self,
         rate_hz: int,
+        files: Files,
         media: Callable[[], MediaLeg | None],
         control: Callable[[], ControlLeg | None],
         ticker: Ticker,
@@ -128,6 +65,7 @@ class FilePlayer:
     ) -> None:
         """`control_s`: how long what is to be said waits for a control leg that may only be late."""
         self._rate_hz = rate_hz
+        self._files = files
         self._media = media
         self._control = control
         self._ticker = ticker
@@ -136,9 +74,13 @@ class FilePlayer:
         self._control_s = control_s
         self._bytes_per_ms = rate_hz * 2 // 1000
         self._ids = itertools.count(1)
-        self._order: deque[_Filed] = deque()
+        self._order: deque[Filed] = deque()
         "Not finished, or not all files yet; the first has the turn."
-        self._pieces: dict[str, _Piece] = {}
+        self._pieces: dict[str, Piece] = {}
+        "Handed over and not over yet, in the order of play."
+        self._last: Piece | None = None
+        self._breaking: asyncio.Future[None] | None = None
+        "Done when the switch has broken off: what is played before that would be broken off too."
         self._live = bytearray()
         self._live_at = 0.0
         self._dropped_ms = 0
@@ -158,12 +100,12 @@ class FilePlayer:
 
     def open(self, *, interruptible: bool = True) -> Saying:
         """Begin to say something."""
-        saying = _Filed(self, interruptible, self._bytes_per_ms)
+        saying = Filed(self, interruptible, self._bytes_per_ms)
         self._order.append(saying)
         self._spawn("say", self._play(saying))
         return saying
 
-    def add(self, saying: _Filed, pcm: bytes) -> None:
+    def add(self, saying: Filed, pcm: bytes) -> None:
         """More of something."""
         if len(saying.waiting) + len(pcm) > self.WAITING_MS * self._bytes_per_ms:
             raise LocalProtocolError(f"more than {self.WAITING_MS} ms would be waiting")
@@ -186,12 +128,12 @@ class FilePlayer:
         if len(self._live) >= self.LIVE_PIECE_MS * self._bytes_per_ms:
             self._flush()
 
-    def played(self, body: str) -> None:
-        """Read a ::play event: a file of ours is there."""
-        play = play_file(body)
-        piece = self._pieces.get(play.id) if play is not None else None
-        if play is not None and piece is not None and not piece.announced.done():
-            piece.announced.set_result(play.file)
+    def written(self, subclass: str, body: str) -> None:
+        """Read an event of the module: a file of ours may be there."""
+        file = self._files.read(body) if subclass == self._files.event else None
+        piece = self._pieces.get(file.id) if file is not None else None
+        if file is not None and piece is not None and not piece.announced.done():
+            piece.announced.set_result(file.file)
 
     def clear(self, *, everything: bool = True, breaks: bool = True, silent: Silent | None = None) -> int:
         """`uuid_break all`: about 11 ms to silence."""
@@ -212,7 +154,8 @@ class FilePlayer:
         if current and control is not None:
             if breaks:
                 sounding = any(piece.started_at is not None for piece in current)
-                self._spawn("break", self._break(control, silent if sounding else None))
+                self._breaking = asyncio.get_running_loop().create_future()
+                self._spawn("break", self._break(control, self._breaking, silent if sounding else None))
             else:
                 self._behind_a_bridge = True
         return heard_ms
@@ -225,12 +168,22 @@ class FilePlayer:
         """Wait until every piece has been played, or cut."""
         for saying in tuple(self._order):
             saying.finish()  # who wanted to say more is not there any more
-        while self._pieces or self._live:
+        while not self.idle():
             if self._live:
                 self._flush()
             if not self._pieces:
                 return  # there is nobody who could play it
-            await asyncio.wait([piece.over for piece in self._pieces.values()])
+            await asyncio.wait([piece.over for piece in self._pieces.values()], return_when=asyncio.FIRST_COMPLETED)
+
+    def stream_lost(self, *, stopped: bool) -> None:
+        """Nothing to do yet: what is being played is played to its end."""
+
+    def stream_came(self) -> None:
+        """The files that nobody has told us of went with the stream before."""
+        for piece in self._pieces.values():
+            if not piece.announced.done():
+                self._hand_over(piece)
+        self.pump()
 
     def pause(self, paused: bool) -> None:
         """The switch holds its own playback."""
@@ -239,10 +192,11 @@ class FilePlayer:
         """What was cut during a bridge, without a break, would be played now: break it off."""
         control = self._control()
         if self._behind_a_bridge and control is not None:
-            self._spawn("break", self._break(control))
+            self._breaking = asyncio.get_running_loop().create_future()
+            self._spawn("break", self._break(control, self._breaking))
         self._behind_a_bridge = False
 
-    def heard_ms(self, piece: _Piece) -> int:
+    def heard_ms(self, piece: Piece) -> int:
         """How much of one file the caller has heard by now."""
         if piece.heard_ms is not None:
             return piece.heard_ms
@@ -262,16 +216,20 @@ class FilePlayer:
         while self._order:
             saying = self._order[0]
             if not self._can_play():
-                if saying.waiting and now - saying.since >= self._control_s:
+                control = self._control()
+                deaf = control is None or not control.capabilities.api
+                if deaf and saying.waiting and now - saying.since >= self._control_s:
                     self._order.popleft()
                     saying.end(NotCapable("this audio module plays only through the control leg, and there is none"))
                     continue
                 return True
-            while (size := self._due(saying, now)) > 0:
+            while len(self._pieces) < self.MOST_OUT and (size := self._due(saying, now)) > 0:
                 piece = self._send(bytes(saying.waiting[:size]), saying)
                 del saying.waiting[:size]
                 saying.pieces.append(piece)
                 saying.to_play.put_nowait(piece)
+            if saying.finished and saying.waiting:
+                return False  # the next piece that is over goes on
             if saying.finished:
                 self._order.popleft()
                 saying.to_play.put_nowait(None)
@@ -282,11 +240,14 @@ class FilePlayer:
                 return bool(saying.waiting) or len(self._order) > 1
         return False
 
-    def _due(self, saying: _Filed, now: float) -> int:
+    def _due(self, saying: Filed, now: float) -> int:
         """How many bytes of what waits are the next file: 0: none yet."""
-        most, size = self.PIECE_MS * self._bytes_per_ms, len(saying.waiting)
-        if size >= most or saying.finished:
-            return min(size, most)
+        size = len(saying.waiting)
+        least, most = (ms * self._bytes_per_ms for ms in (self.PIECE_MS if saying.pieces else self.FIRST_MS))
+        if size > most:
+            return quietest(saying.waiting, least, most, self._bytes_per_ms)
+        if saying.finished:
+            return size
         if saying.filed_ms - saying.heard_ms > self.AHEAD_MS:
             return 0
         enough = size >= self.LIVE_PIECE_MS * self._bytes_per_ms or now - saying.since >= self.QUIET_MS / 1000
@@ -296,15 +257,21 @@ class FilePlayer:
         media, control = self._media(), self._control()
         return media is not None and control is not None and control.capabilities.api
 
-    def _send(self, pcm: bytes, saying: _Filed | None) -> _Piece:
-        media = self._media()
-        if media is None or not self._can_play():
+    def _send(self, pcm: bytes, saying: Filed | None) -> Piece:
+        if not self._can_play():
             raise NotCapable("this audio module plays only through the control leg (`socket ... async full`)")
-        piece = _Piece(f"d{next(self._ids)}", pcm, len(pcm) // self._bytes_per_ms, saying)
-        self._pieces[piece.id] = piece
-        media.send_text(stream_audio(pcm, self._rate_hz, piece.id))
+        duration_ms = len(pcm) // self._bytes_per_ms
+        piece = Piece(f"d{next(self._ids)}", pcm, duration_ms, saying, self._last, self._clock())
+        self._pieces[piece.id] = self._last = piece
+        self._hand_over(piece)
         self.frames_sent += piece.duration_ms // 20
         return piece
+
+    def _hand_over(self, piece: Piece) -> None:
+        media = self._media()
+        if media is not None:
+            piece.handed_at = self._clock()
+            media.send_text(self._files.hand_over(piece.pcm, self._rate_hz, piece.id))
 
     def _flush(self) -> None:
         try:
@@ -319,13 +286,13 @@ class FilePlayer:
 
     # -- from files to sound
 
-    async def _play(self, saying: _Filed) -> None:
+    async def _play(self, saying: Filed) -> None:
         """Play each piece when its file is there; event-lock on the switch keeps the order."""
         error: DuetoError | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 while (piece := await saying.to_play.get()) is not None:
-                    tasks.create_task(self._execute(piece, await self._announced(piece)))
+                    tasks.create_task(self._execute(piece))
         except ExceptionGroup as group:
             error = next((e for e in group.exceptions if isinstance(e, DuetoError)), LegClosed(str(group)))
         except asyncio.CancelledError:
@@ -336,51 +303,68 @@ class FilePlayer:
                 self._forget(piece)
             saying.end(error)
 
-    async def _play_live(self, piece: _Piece) -> None:
+    async def _play_live(self, piece: Piece) -> None:
         try:
-            await self._execute(piece, await self._announced(piece))
+            await self._execute(piece)
         finally:
             self._forget(piece)
 
-    async def _announced(self, piece: _Piece) -> str:
-        try:
-            async with asyncio.timeout(self.PLAY_EVENT_S):
-                return await piece.announced
-        except TimeoutError:
-            text = "the audio module did not say where it put the audio: is it the community build?"
-            raise ReplyTimeout(text) from None
-
-    async def _execute(self, piece: _Piece, file: str) -> None:
-        control = self._control()
-        if control is None:
-            raise LegClosed("the control leg is gone")
-
-        def started() -> None:
-            piece.started_at = self._clock()
+    async def _execute(self, piece: Piece) -> None:
+        """Have one piece played, behind the one before it; handed over again if the switch has not got it any more."""
+        for _ in range(self.TRIES):
+            file = await self._announced(piece)
+            if piece.after is not None:
+                await asyncio.wait((piece.after.begun,))
+                piece.after = None
+            while self._breaking is not None and not self._breaking.done():
+                await asyncio.wait((self._breaking,))
+            control = self._control()
+            if piece.over.done():
+                return  # cut meanwhile
+            if control is None:
+                raise LegClosed("the control leg is gone")
+            try:
+                done = await control.execute("playback", file, on_start=lambda: self._begun(piece))
+            except Dropped:
+                return
+            if done.get("Application-Response") != "FILE NOT FOUND":
+                self._forget(piece)
+                return
+            piece.not_begun()
             if self.tape is not None:
-                self.tape.heard(piece.pcm, piece.started_at)
+                self.tape.cut(self._clock())
+            self._hand_over(piece)
+        raise CommandRefused(f"playback: FILE NOT FOUND: {file}")
 
+    def _begun(self, piece: Piece) -> None:
+        now = self._clock()
+        piece.begin(now)
+        if self.tape is not None:
+            self.tape.heard(piece.pcm, now)
+
+    async def _announced(self, piece: Piece) -> str:
+        while True:
+            done, _ = await asyncio.wait((piece.announced,), timeout=self.PLAY_EVENT_S)
+            if done:
+                return piece.announced.result()
+            if self._media() is not None and self._clock() - piece.handed_at >= self.PLAY_EVENT_S - 0.1:
+                break  # else it waits for a stream, or has only just been handed over to one
+        raise ReplyTimeout("the audio module did not say where it put the audio: is it the community build?")
+
+    def _forget(self, piece: Piece, *, heard_ms: int | None = None) -> None:
+        piece.end(heard_ms)
+        if self._pieces.pop(piece.id, None) is not None:
+            self.pump()
+        if self._last is piece:
+            self._last = None
+
+    async def _break(self, control: ControlLeg, broken: "asyncio.Future[None]", silent: Silent | None = None) -> None:
         try:
-            done = await control.execute("playback", file, on_start=started)
-        except Dropped:
-            return
-        self._forget(piece)
-        answer = done.get("Application-Response")
-        if answer == "FILE NOT FOUND":
-            raise CommandRefused(f"playback: {answer}: {file}")
-
-    def _forget(self, piece: _Piece, *, heard_ms: int | None = None) -> None:
-        """It is over: played to its end if it was begun, or where `heard_ms` says so."""
-        if piece.heard_ms is None:
-            played_ms = piece.duration_ms if piece.started_at is not None else 0
-            piece.heard_ms = played_ms if heard_ms is None else heard_ms
-        self._pieces.pop(piece.id, None)
-        if not piece.over.done():
-            piece.over.set_result(None)
-
-    async def _break(self, control: ControlLeg, silent: Silent | None = None) -> None:
-        with contextlib.suppress(DuetoError):  # the channel or the leg is gone: silence all the same
             await control.break_all()
+        except DuetoError:
+            pass  # the channel or the leg is gone: silence all the same
+        finally:
+            broken.set_result(None)
         if self.tape is not None:
             self.tape.cut(self._clock())
         if silent is not None:

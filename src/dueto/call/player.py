@@ -146,6 +146,17 @@ class Player(Protocol):
         """
         ...
 
+    def stream_lost(self, *, stopped: bool) -> None:
+        """The stream is gone, and with it what the far end had not played: it is said again on the next one.
+
+        `stopped`: by `stop`, or by us; else its connection broke.
+        """
+        ...
+
+    def stream_came(self) -> None:
+        """A new stream is here."""
+        ...
+
     @property
     def underruns(self) -> int:
         """How often the caller heard a gap in the middle of something."""

@@ -10,6 +10,7 @@ from dueto.call.registry import Registry
 from dueto.errors import NotCapable
 from dueto.legs.ports import ControlLeg, MediaLeg
 from dueto.wire.esl import Api
+from dueto.wire.media import Dialect
 
 if TYPE_CHECKING:
     from dueto.call.voice import Voice
@@ -129,6 +130,11 @@ class Reach:
         if link is not None and link.up:
             return await link.job(command, argument, timeout_s=timeout_s)
         return await (await self.switch()).job(command, argument, timeout_s=timeout_s)
+
+    @property
+    def dialect(self) -> Dialect:
+        """How this call's stream is spoken with."""
+        return self.media.dialect if self.media is not None else self.house.dialect
 
     def stream_base_url(self) -> str:
         """`ws://HOST:PORT` under which the switch reaches us: configured, or as it did before."""

@@ -240,6 +240,8 @@ class Session(Reach):
             leg.close(1000, "the call is over")
             return
         old, self.media = self.media, leg
+        if old is not None and not old.closed:
+            self.voice.stream_lost(stopped=True)
         if self.voice.hearing is None:
             self.rate_hz = leg.request.rate_hz
             self.voice.begin(leg)
@@ -252,6 +254,8 @@ class Session(Reach):
         if old is not None and Action.RETIRE_MEDIA in actions:
             old.close(1000, "a newer stream came")
         self.voice.pause(self.state.held)
+        if old is not None:
+            self.voice.stream_came()
 
     def control_event(self, leg: ControlLeg, event: Event) -> None:
         """An event of the channel. Those of an older control leg count only as far as they prove the hangup."""
@@ -296,6 +300,7 @@ class Session(Reach):
         """A stream ended; only the current one means anything."""
         if leg is self.media:
             self.journal("media_closed", code=code, reason=reason)
+            self.voice.stream_lost(stopped=code != 1006)
             self.happen(phase.MediaClosed())
         self.check_over()
 
@@ -442,7 +447,7 @@ class Session(Reach):
         if self.unicast is not None:
             self.unicast.bridged(how == "pause")
         elif control is not None and control.capabilities.api and self.state.media is Leg.UP:
-            control.post(Api("uuid_audio_stream", f"{self.unique_id} {how}"))
+            control.post(Api(self.dialect.command, f"{self.unique_id} {how}"))
 
     def _start(self, name: str, work: Callable[[], Any]) -> None:
         self.tasks.start(name, work())

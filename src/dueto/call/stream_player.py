@@ -1,8 +1,10 @@
 """The agent's voice frame by frame down a stream, paced by the playout ledger."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
+from dueto.audio import Resampler
 from dueto.audio.playout import Playout, Utterance
 from dueto.call.player import Outcome, Saying, Silent, Tape
 from dueto.clock import Clock
@@ -11,17 +13,21 @@ from dueto.legs.ports import MediaLeg
 from dueto.legs.ticker import Ticker
 from dueto.wire.media import Dialect
 
-FRAME_S = 0.02
 BACKLOG_EVERY_S = 0.1
 "How often the kernel is asked what it still holds: a system call, so not for every frame."
+SILENT_AFTER_S = 0.02
+"How long a far end that was told to fall silent still sounds (measured: within 20 ms)."
+SETTLE_S = 0.06
+"mod_audio_fork clears with the channel's next frame: what comes before that would be cleared too."
 
 
 class _Streamed(Outcome):
     """Something being said down a stream; the ledger knows how much of it was heard."""
 
-    def __init__(self, player: "StreamPlayer", utterance: Utterance) -> None:
+    def __init__(self, player: "StreamPlayer", utterance: Utterance, resampler: Resampler | None) -> None:
         super().__init__()
         self.utterance = utterance
+        self.resampler = resampler
         self._player = player
 
     @property
@@ -75,15 +81,26 @@ class StreamPlayer:
         self._media = media
         self._ticker = ticker
         self._clock = clock
-        self._bytes_per_ms = rate_hz * 2 // 1000
-        self._ledger = Playout(rate_hz, lead_ms=dialect.lead_ms, max_live_ms=max_live_ms)
+        self._dialect = dialect
+        self._rate_hz, self._down_hz = rate_hz, dialect.down_hz(rate_hz)
+        self._wire_bytes_per_ms = self._down_hz * 2 / 1000 * (4 / 3 if dialect.text is not None else 1)
+        self._ledger = Playout(
+            self._down_hz,
+            frame_ms=dialect.frame_ms,
+            lead_ms=dialect.lead_ms,
+            warm_up_ms=dialect.warm_up_ms,
+            max_live_ms=max_live_ms,
+        )
         self._live: Utterance | None = None
+        self._live_resampler = self._resampler()
         self._sayings: list[_Streamed] = []
         self._backlog_at = 0.0
         self._paused = False
+        self._settled_at = 0.0
         self._quiet: list[asyncio.Future[None]] = []
         self.frames_sent = 0
         self.tape: Tape | None = None
+        self._taped = Resampler(self._down_hz, rate_hz)
 
     @property
     def underruns(self) -> int:
@@ -98,17 +115,20 @@ class StreamPlayer:
     def open(self, *, interruptible: bool = True) -> Saying:
         """Begin to say something."""
         self._end_live()
-        saying = _Streamed(self, self._ledger.open(interruptible=interruptible))
+        saying = _Streamed(self, self._ledger.open(interruptible=interruptible), self._resampler())
         self._sayings.append(saying)
         return saying
 
     def add(self, saying: _Streamed, pcm: bytes) -> None:
         """More of something."""
-        self._ledger.add(saying.utterance, pcm)
+        self._ledger.add(saying.utterance, pcm if saying.resampler is None else saying.resampler.process(pcm))
         self._pump(self._clock())
 
     def finish(self, saying: _Streamed) -> None:
         """Nothing more of something."""
+        if saying.resampler is not None and not saying.finished:
+            flush_ms = math.ceil(saying.resampler.delay_ms)
+            self._ledger.add(saying.utterance, saying.resampler.process(bytes(flush_ms * self._rate_hz // 500)))
         self._ledger.finish(saying.utterance)
         self._pump(self._clock())
 
@@ -119,39 +139,60 @@ class StreamPlayer:
     def write(self, frame: bytes) -> None:
         """Live audio."""
         live, now, media = self._live, self._clock(), self._media()
+        if self._live_resampler is not None:
+            frame = self._live_resampler.process(frame)
+        sends = media is not None and not self._paused and now >= self._settled_at
         if live is None:
             live = self._live = self._ledger.open(live=True)
-        elif media is not None and not self._paused and self._ledger.pass_on(live, frame, now):
-            media.send_audio(frame)
-            self.frames_sent += 1
-            if self.tape is not None:
-                self.tape.heard(frame, self._ledger.sounds_until - FRAME_S)
+        elif sends and media is not None and self._ledger.pass_on(live, frame, now):
+            self._send(media, [frame])
             return
         if self._ledger.catches_up(live, frame, now):
             return
         self._ledger.add(live, frame)
-        if media is None or self._paused:
-            return
-        self._send(media, self._ledger.due(now))
-        if self._ledger.next_due(now) is not None:
+        if sends and media is not None:
+            self._send(media, self._ledger.due(now))
+        if media is not None and self._ledger.next_due(now) is not None:
             self._ticker.add(self._tick)
 
     def clear(self, *, everything: bool = True, breaks: bool = True, silent: Silent | None = None) -> int:
-        """Silence within the lead: a stream dialect without a clear plays what was sent."""
+        """Silence: at once where the far end can be told to forget, else within the lead."""
         if not everything and any(not saying.utterance.interruptible for saying in self._sayings):
             return 0
-        now = self._clock()
+        now, media = self._clock(), self._media()
+        ends_at = self._ledger.sounds_until
+        # `killAudio` would break off what the switch runs, too.
+        drops = bool(self._dialect.clear_text) and (breaks or self._dialect.clear != "killAudio")
+        if drops and ends_at > now:
+            if media is not None:
+                media.send_text(self._dialect.clear_text)
+            if self._dialect.clear == "killAudio":
+                self._settled_at = now + SETTLE_S
+            ends_at = min(ends_at, now + SILENT_AFTER_S)
         self._live = None
-        cut = {utterance.id: ms for utterance, ms in self._ledger.clear(now, drops_sent=False)}
+        cut = {utterance.id: ms for utterance, ms in self._ledger.clear(now, drops_sent=drops)}
         if self.tape is not None:
-            self.tape.cut(self._ledger.sounds_until)
-        if silent is not None and (ends_at := self._ledger.sounds_until) > now:
+            self.tape.cut(ends_at)
+        if silent is not None and ends_at > now:
             silent(ends_at, "ledger")
         hit = [saying for saying in self._sayings if saying.utterance.id in cut]
         self._sayings = [saying for saying in self._sayings if saying not in hit]  # all sent: it will be heard
         for saying in hit:
             saying.end(Interrupted(cut[saying.utterance.id]))
         return sum(cut[saying.utterance.id] for saying in hit)
+
+    def stream_lost(self, *, stopped: bool) -> None:
+        """What the far end took along unplayed waits for the next stream."""
+        if stopped or not self._dialect.plays_on:
+            now = self._clock()
+            self._ledger.far_end_lost(now)
+            if self.tape is not None:
+                self.tape.cut(now)
+
+    def stream_came(self) -> None:
+        """A new stream: go on."""
+        self._settled_at = 0.0
+        self._ticker.add(self._tick)
 
     def idle(self) -> bool:
         """Whether the caller has heard all there was."""
@@ -171,13 +212,6 @@ class StreamPlayer:
         if not paused:
             self._ticker.add(self._tick)
 
-    def _send(self, media: MediaLeg, frames: list[bytes]) -> None:
-        for frame in frames:
-            media.send_audio(frame)
-        self.frames_sent += len(frames)
-        if self.tape is not None and frames:  # they follow each other without a gap
-            self.tape.heard(b"".join(frames), self._ledger.sounds_until - len(frames) * FRAME_S)
-
     def _end_live(self) -> None:
         if self._live is not None:
             self._ledger.finish(self._live)
@@ -187,13 +221,13 @@ class StreamPlayer:
         media, backlog_ms = self._media(), 0.0
         if media is not None and now - self._backlog_at >= BACKLOG_EVERY_S:
             self._backlog_at = now
-            backlog_ms = media.backlog_bytes() / self._bytes_per_ms
+            backlog_ms = media.backlog_bytes() / self._wire_bytes_per_ms
         return self._pump(now, backlog_ms)
 
     def _pump(self, now: float, backlog_ms: float = 0.0) -> bool:
         media = self._media()
-        if media is not None and not self._paused:
-            self._send(media, self._ledger.due(now, backlog_ms))  # a backlog counts once, when it was measured
+        if media is not None and not self._paused and now >= self._settled_at:
+            self._send(media, self._ledger.due(now, backlog_ms))  # a backlog counts once, at the moment it was measured
         for saying in tuple(self._sayings):
             ends_at = self._ledger.heard_at(saying.utterance)
             if ends_at is not None and ends_at <= now:
@@ -208,3 +242,17 @@ class StreamPlayer:
         if busy:
             self._ticker.add(self._tick)
         return busy
+
+    def _send(self, media: MediaLeg, frames: list[bytes]) -> None:
+        if self._dialect.text is None:
+            for frame in frames:
+                media.send_audio(frame)
+        elif frames:
+            media.send_text(self._dialect.text(b"".join(frames)))
+        self.frames_sent += len(frames) * self._dialect.frame_ms // 20
+        if self.tape is not None and frames:  # they follow each other without a gap
+            begins_at = self._ledger.plays_until - len(frames) * self._dialect.frame_ms / 1000
+            self.tape.heard(self._taped.process(b"".join(frames)), begins_at)
+
+    def _resampler(self) -> Resampler | None:
+        return Resampler(self._rate_hz, self._down_hz) if self._rate_hz != self._down_hz else None

@@ -50,8 +50,7 @@ def _unheld(session: "Session", event: Event) -> None:
 
 def _custom(session: "Session", event: Event) -> None:
     subclass = event.subclass
-    if subclass == "mod_audio_stream::play":
-        session.voice.played(event.body)
+    session.voice.written(subclass, event.body)
     session.journal("custom", subclass=subclass)
     session.seat.tell(Custom(subclass, event.body))
 

@@ -54,11 +54,12 @@ class ThreeWay:
         session.tokens.add(request.token)
         url = session.house.path.build(session.stream_base_url(), request)
         session.media_up.clear()
-        await control.api("uuid_audio_stream", f"{self._agent_id} start {url} mono {request.rate_hz}")
+        dialect = media.dialect
+        await control.api(dialect.command, dialect.start(self._agent_id, url, "mono", request.rate_hz))
         async with asyncio.timeout(MOVED_S):
             await session.media_up.wait()
         with contextlib.suppress(CommandRefused):
-            await control.api("uuid_audio_stream", f"{session.unique_id} stop")
+            await control.api(dialect.command, f"{session.unique_id} stop")
         self._moved = True
         for unique_id in (self._other_id, session.unique_id):
             await control.api("uuid_transfer", f"{unique_id} conference:{self._name}@default inline")

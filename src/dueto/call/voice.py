@@ -35,10 +35,11 @@ class Voice:
         """The first stream is here: from its URL follow rate and mix, from its dialect the way down."""
         session, ticker, clock = self._session, self._session.house.ticker, self._session.house.clock
         self.hearing = Hearing(leg.request)
-        if leg.dialect.downlink == "file":
+        if leg.dialect.files is not None:
             rules = session.house.rules
             self.player = FilePlayer(
                 session.rate_hz,
+                leg.dialect.files,
                 session.media_now,
                 session.control_now,
                 ticker,
@@ -166,10 +167,20 @@ class Voice:
         if isinstance(self.player, FilePlayer):
             self.player.unbridged()
 
-    def played(self, body: str) -> None:
-        """A ::play event of the audio module."""
+    def written(self, subclass: str, body: str) -> None:
+        """An event of the audio module: it may have written a file for us."""
         if isinstance(self.player, FilePlayer):
-            self.player.played(body)
+            self.player.written(subclass, body)
+
+    def stream_lost(self, *, stopped: bool) -> None:
+        """The stream is gone; what it had not played waits for the next one."""
+        if self.player is not None:
+            self.player.stream_lost(stopped=stopped)
+
+    def stream_came(self) -> None:
+        """Another stream in place of the first."""
+        if self.player is not None:
+            self.player.stream_came()
 
     @property
     def in_the_switch(self) -> bool:

@@ -111,6 +111,7 @@ class GatheredDownlink(Downlink):
         """`told`: is called with a mark's name, and whether it was played (or cleared)."""
         super().__init__(rate_hz, channel_hz, counters)
         self._told = told
+        self._clears = False
         self._factor = max(rate_hz // channel_hz, 1)
         self._threshold = 1280 * 2 * self._factor
         self._gathered = bytearray()
@@ -137,7 +138,11 @@ class GatheredDownlink(Downlink):
             self._gathered.clear()
 
     def clear(self) -> None:
-        """`killAudio`: drop what waits to be played, and tell so of its marks."""
+        """`killAudio`: with the next frame, drop what waits to be played then."""
+        self._clears = True
+
+    def _clear_now(self) -> None:
+        self._clears = False
         super().clear()
         self._cleared.extend(self._in_use)
         for name in (*self._in_use, *self._inventory):
@@ -147,6 +152,9 @@ class GatheredDownlink(Downlink):
 
     def pull(self) -> bytes | None:
         """Return the next frame; a mark with nothing left in front of it is told of."""
+        if self._clears:
+            self._clear_now()
+            return None
         if not self._waiting and self._inventory:
             self._told(self._inventory.popleft(), True)
         return super().pull()

@@ -6,6 +6,7 @@ drachtio's: `audio-websocket.md`, section 10. jambonz' bidirectional build is kn
 - `start URL MIX RATE BUGNAME METADATA true true DOWN_RATE`: raw binary L16 of DOWN_RATE is played, no `playAudio`.
 - Playing begins with 1280 samples (80 or 160 ms, by the channel's rate). From then on audio goes on to the caller
   whenever 640 have gathered; what is less waits, and `killAudio` does not reach it. So 80 ms are sent at a time.
+- What waits to be played is played even if the connection is lost; `stop` ends it.
 - `killAudio` drops what waits to be played, and breaks whatever application the channel runs.
 - `mark` puts a name behind the audio sent so far; when it is played the module says so with a text. The marker is a
   sample of -1, so while a mark is out samples of that value are taken for markers, and resampling destroys it.
@@ -95,6 +96,7 @@ AUDIO_FORK_BINARY = Dialect(
     frame_ms=80,
     lead_ms=240,
     warm_up_ms=160,
+    plays_on=True,
     module="mod_audio_fork",
     command="uuid_audio_fork",
     duplex=True,

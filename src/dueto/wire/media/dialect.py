@@ -54,6 +54,8 @@ class Dialect:
     "The far end begins to play, from silence, only once it holds so much; less than that is not heard."
     buffer_ms: int = 0
     "The most that the far end keeps; of more it keeps the newest. 0: no limit."
+    plays_on: bool = False
+    "Whether what the far end holds is played to its end where its connection is lost; else it is gone."
     files: Files | None = None
     "Of a `file` downlink."
     text: Callable[[bytes], str] | None = None
