@@ -13,7 +13,7 @@ from dueto.call.events import Bridged, HungUp, MediaLost, MediaResumed, Unbridge
 from dueto.call.ports import Accept
 from dueto.errors import Interrupted, NotCapable
 from dueto.legs.unicast import UnicastOptions
-from dueto.sim import Caller, Endpoint, Faults, Line, SimCall, Switch, run_virtual, tone
+from dueto.sim import Caller, Endpoint, Faults, Line, MemoryNetwork, SimCall, Switch, VirtualTimeLoop, run_virtual, tone
 
 HELLO = tone(8000, 0.5, 600)
 ENDPOINTS = {
@@ -184,6 +184,30 @@ def test_a_cut_sentence_is_silent_within_the_lead() -> None:
     assert loud_ms(call.heard) == heard_ms
     last_s = call.placed_at + (np.flatnonzero(np.abs(samples(call.heard)) > 600)[-1] + 1) / 8000
     assert last_s - decided_at <= 0.16 + 0.04
+
+
+@pytest.mark.parametrize(("stall_s", "gap_ms"), [(0.1, 0.0), (0.3, 120.0)])
+def test_a_stall_shorter_than_the_lead_is_not_heard(stall_s: float, gap_ms: float) -> None:
+    """The clock goes on while nobody runs; the switch has played the lead meanwhile, if that was enough."""
+
+    async def stalled(call: Call) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        saying = asyncio.ensure_future(call.say(tone(8000, 5.0, 600)))
+        for _ in range(4 if stall_s < 0.2 else 1):
+            await asyncio.sleep(0.5)
+            loop.jump(stall_s)
+        await saying
+
+    _, call, _ = scene(stalled)
+    assert loud_ms(call.heard) == 5000
+    assert abs(call.counters.gap_ms - gap_ms) <= 40 * (gap_ms > 0)
+
+
+def test_lost_datagrams_cost_what_they_carried_and_no_more() -> None:
+    network = MemoryNetwork(lost=lambda number, data: number % 20 == 0 and number > 40)
+    _, call, _ = scene(lambda call: call.say(tone(8000, 5.0, 600)), network=network)
+    assert 4500 <= loud_ms(call.heard) < 5000
 
 
 # -- who is heard

@@ -108,6 +108,17 @@ def texts(name: str) -> list[tuple[float, int, str]]:
     return [(row["t"], row["conn"], row["text"]) for row in rows if row["kind"] == "text" and row["dir"] == "gw>fs"]
 
 
+def datagrams(name: str, conn: int) -> list[tuple[float, int, bytes]]:
+    """Return what the switch sent over UDP for one control connection: time, size, content (of the first three)."""
+    (folder,) = CAPTURES.glob(f"{name}-*")
+    rows = map(json.loads, (folder / "udp.jsonl").read_text().splitlines())
+    return [
+        (row["t"], row["size"], base64.b64decode(row.get("data", "")))
+        for row in rows
+        if row["conn"] == conn and row["dir"] == "fs>gw"
+    ]
+
+
 def block(at: float, message: Message) -> Block:
     """Name a message and pick its telling headers; what differs by nature (ids made up, free text) stays out."""
     if isinstance(message, ConnectAnswer):

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dueto.sim import Caller, MemoryDoors, PipeFaults, SimCall, Switch, run_virtual
+from dueto.sim import Caller, MemoryDoors, MemoryNetwork, PipeFaults, SimCall, Switch, run_virtual
 from dueto.wire.esl import Message
 
 from .twins import Recorder, Server
@@ -41,6 +41,7 @@ def play(
     server: Server | None = None,
     on_message: Callable[[Recorder, Message], None] | None = None,
     pipe_faults: PipeFaults | None = None,
+    network: MemoryNetwork | None = None,
     refuse: Callable[[str], bool] = lambda host: False,
     **switch: Any,
 ) -> Scene:
@@ -63,7 +64,7 @@ def play(
             Switch(
                 **{
                     "media_url": URL,
-                    "doors": Doors(accept, audio, faults=pipe_faults),
+                    "doors": Doors(accept, audio, faults=pipe_faults, network=network),
                     "start": "gateway",
                     **switch,
                 }

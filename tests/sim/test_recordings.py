@@ -15,14 +15,26 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
+import numpy as np
 import pytest
 
-from dueto.sim import AudioDialect, Caller, Endpoint, Faults, MemoryDoors, SimCall, Switch, run_virtual
+from dueto.sim import (
+    AudioDialect,
+    Caller,
+    Endpoint,
+    Faults,
+    MemoryDoors,
+    MemoryNetwork,
+    SimCall,
+    Switch,
+    run_virtual,
+    tone,
+)
 from dueto.wire.esl import ConnectAnswer, Event
 
-from .recordings import Block, Recording, load, texts
+from .recordings import Block, Recording, datagrams, load, texts
 from .twins import Recorder, Server
 
 BEFORE_S = 0.045
@@ -76,6 +88,8 @@ class Replay:
     gateways: list[Recorder] = field(default_factory=list)
     accepted: dict[int, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     writers: list[asyncio.Task[None]] = field(default_factory=list)
+    network: MemoryNetwork = field(default_factory=MemoryNetwork)
+    ears: "list[UdpEnd]" = field(default_factory=list)
 
     def at(self, moment: float, act: Callable[..., object], *args: object) -> None:
         """Do something at a moment of the recording."""
@@ -92,6 +106,34 @@ def _holds(replay: Replay) -> None:
 def _kills_b(replay: Replay) -> None:
     channel = replay.calls[1].channel
     replay.at(5.631, lambda: [leg.hang_up("ORIGINATOR_CANCEL") for leg in channel.core.b_legs.values()])
+
+
+class UdpEnd(asyncio.DatagramProtocol):
+    """The recorded gateway's end of one `unicast`: it sends a tone every 20 ms, and notes what comes."""
+
+    def __init__(self) -> None:
+        self.came: list[tuple[float, bytes]] = []
+        self.transport: asyncio.DatagramTransport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.came.append((asyncio.get_running_loop().time(), data))
+
+    def speak(self, far: tuple[str, int]) -> None:
+        self.transport.sendto(tone(8000, 0.02, 800), far)
+        asyncio.get_running_loop().call_later(0.02, self.speak, far)
+
+
+def _gateway_20(replay: Replay) -> None:
+    """Its ports, and when it began to speak on each of the two streams."""
+
+    async def open_ends() -> None:
+        for ours, far, begins_at in ((45963, 45964, 0.252), (41497, 41498, 2.771)):
+            end = UdpEnd()
+            end.transport = await replay.network.open(end, "127.0.0.1", ours)
+            replay.ears.append(end)
+            replay.at(begins_at, end.speak, ("127.0.0.1", far))
+
+    replay.writers.append(asyncio.create_task(open_ends()))
 
 
 def _server_10a(replay: Replay) -> None:
@@ -185,15 +227,21 @@ SCENARIOS = [
     Scenario("16a", "ctl-early"),
     Scenario("16b", "ctl-early"),
     Scenario("16c", "ctl-early"),
-    Scenario("20"),
+    Scenario("20", plan=_gateway_20),
 ]
 
 
 def replay(scenario: Scenario) -> tuple[Recording, list[Recorder]]:
     """Run a scenario on virtual time and return what was recorded then and what came now."""
+    recording, running = run(scenario)
+    return recording, running.gateways
+
+
+def run(scenario: Scenario) -> tuple[Recording, Replay]:
+    """Run a scenario on virtual time and return what was recorded then, and all that came now."""
     recording = load(scenario.name)
 
-    async def main() -> list[Recorder]:
+    async def main() -> Replay:
         server = Server(answers_close=scenario.answers_close)
         running = Replay(recording, server)
 
@@ -207,14 +255,14 @@ def replay(scenario: Scenario) -> tuple[Recording, list[Recorder]]:
             dialect=scenario.dialect,
             extensions=EXTENSIONS,
             endpoints=ENDPOINTS,
-            doors=MemoryDoors(accept, server),
+            doors=MemoryDoors(accept, server, network=running.network),
             epoch_s=_epoch(recording),
         )
         async with switch:
             await _place_all(switch, scenario, running)
             last = max(block.at for blocks in recording.blocks.values() for block in blocks)
             await asyncio.sleep(last + 1.5 - asyncio.get_running_loop().time())
-            return running.gateways
+            return running
 
     return recording, run_virtual(main(), start_s=0.0)
 
@@ -317,3 +365,20 @@ def _names(block: Block) -> list[str]:
     event = message.channel if isinstance(message, ConnectAnswer) else message
     assert isinstance(event, Event)
     return [name for name, _ in event.items() if not name.startswith("variable_") and name != "Content-Length"]
+
+
+def test_the_datagrams_are_those_of_the_recording() -> None:
+    """How many came of each stream, when the first and the last, what they weigh, and how much the caller heard."""
+    scenario = next(scenario for scenario in SCENARIOS if scenario.name == "20")
+    _, running = run(scenario)
+    for conn, end in enumerate(running.ears, start=1):
+        real = datagrams("20", conn)
+        assert abs(len(end.came) - len(real)) <= 3
+        assert {len(data) for _, data in end.came} == {size for _, size, _ in real} == {320}
+        assert end.came[0][1] == real[0][2]  # a filler of the switch's own
+        assert abs(end.came[0][0] - real[0][0]) <= 0.03
+        assert abs(end.came[-1][0] - real[-1][0]) <= 0.05
+        gaps = [later - sooner for (sooner, _), (later, _) in pairwise(end.came)]
+        assert max(gaps) < 0.021
+    frames = np.abs(np.frombuffer(running.calls[1].heard, "<i2").reshape(-1, 160).astype(int)).max(axis=1)
+    assert abs(20 * int((frames > 600).sum()) - 4340) <= 60

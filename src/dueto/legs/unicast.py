@@ -187,7 +187,7 @@ class UnicastLeg(asyncio.DatagramProtocol):
         self._stop_watch()
         self._part = b""
         if not resting and not self.closed and self._transport is not None:
-            self._silent = 0
+            self._seen, self._silent = self.datagrams, 0
             self._watch = asyncio.get_running_loop().call_later(CHECK_S, self._look)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
