@@ -71,6 +71,25 @@ async def test_an_echoing_gateway_is_paired_with_every_call_and_owes_no_frame() 
     assert len(result.let_go_ms) == 5
 
 
+async def test_a_gateway_on_a_stock_switch_is_loaded_over_unicast() -> None:
+    async with gateway(media={"dialect": "unicast", "unicast_ports": "41000-44999"}) as running:
+        to = target_of(running.settings, control=f"127.0.0.1:{running.control_port}")
+        result = await run_load(to, Load(calls=5, rate_per_s=50, duration_s=0.6))
+        assert running.media_port == 0, "nobody dials it for a stream"
+    assert result.ok
+    assert result.fates["paired"] == 5
+    assert result.frames_lost == 0
+    assert result.frames_echoed > 5 * 15
+
+
+def test_there_is_no_media_listener_to_name_with_unicast() -> None:
+    given = settings(media={"dialect": "unicast"})
+    with pytest.raises(SettingsError, match="--media"):
+        target_of(given, media="ws://127.0.0.1:8085")
+    with pytest.raises(SettingsError, match="--media-only"):
+        target_of(given, media_only=True)
+
+
 async def test_a_gateway_that_is_full_refuses_and_that_is_not_well() -> None:
     async with gateway(control={"max_calls": 1}) as running:
         result = await run_load(target(running), Load(calls=3, rate_per_s=1000, duration_s=0.5))

@@ -2,7 +2,7 @@
 
     DUETO_SWITCH=127.0.0.1:8021 DUETO_SWITCH_PASSWORD=... pytest tests/switch
 
-DUETO_SWITCH_GATEWAY: the address of this machine as the switch sees it (127.0.0.1).
+DUETO_SWITCH_GATEWAY: the address of this machine as the switch sees it (127.0.0.1). `unicast` wants both as IPv4.
 """
 
 import asyncio
@@ -18,11 +18,14 @@ from dueto.call import Agent, CallRules, Destination
 from dueto.call.house import Whereabouts
 from dueto.call.placing import mint
 from dueto.legs.esl_inbound import EVENTS, InboundLink
+from dueto.legs.unicast import UnicastDoor, UnicastOptions
 from dueto.sim import Access, Switch
 from dueto.wire.esl import Event
+from dueto.wire.media import AUDIO_STREAM_BINARY, UNICAST
 
 PASSWORD = "the tests' own"
 ANSWERS = "loopback/m:^:answer^park/default/inline"
+ECHOES = "loopback/m:^:answer^echo/default/inline"
 BUSY = "loopback/hangup:USER_BUSY/default/inline"
 RINGS = "loopback/m:^:ring_ready^sleep:60000/default/inline"
 DESTINATIONS = {
@@ -41,11 +44,11 @@ class Scene:
     address: str
     placed: list[str] = field(default_factory=list)
 
-    async def place(self) -> str:
+    async def place(self, dial: str = ANSWERS) -> str:
         """Place a call whose one side is connected to the gateway; return its Unique-ID."""
         unique_id = mint()
         self.placed.append(unique_id)
-        argument = f"{{origination_uuid={unique_id}}}{ANSWERS} &socket('{self.address} async full')"
+        argument = f"{{origination_uuid={unique_id}}}{dial} &socket('{self.address} async full')"
         assert await self.link.job("originate", argument) == f"+OK {unique_id}"
         return unique_id
 
@@ -72,16 +75,29 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(agent: Agent, *, engine: str = "native") -> AsyncIterator[Scene]:
-    """Stand a gateway up, and a link to the switch."""
+async def scene(agent: Agent, *, engine: str = "native", unicast: bool = False) -> AsyncIterator[Scene]:
+    """Stand a gateway up, and a link to the switch. `unicast`: no audio module has part in it."""
     named, host = os.environ.get("DUETO_SWITCH", ""), os.environ.get("DUETO_SWITCH_GATEWAY", "127.0.0.1")
     password = os.environ.get("DUETO_SWITCH_PASSWORD", PASSWORD)
     where = Whereabouts()
     holder = _Later()
     rules = CallRules(stream_start="gateway", rate_hz=8000, public_url="ws://set.below")
+    dialect, door = AUDIO_STREAM_BINARY, None
+    if unicast:
+        switch_address = named.rpartition(":")[0] or "127.0.0.1"
+        dialect, door = UNICAST, UnicastDoor(UnicastOptions(switch_address, host, ports=(41000, 44999)))
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(
-            running(agent, engine=engine, rules=rules, destinations=DESTINATIONS, whereabouts=where, switch=holder)
+            running(
+                agent,
+                engine=engine,
+                rules=rules,
+                dialect=dialect,
+                destinations=DESTINATIONS,
+                whereabouts=where,
+                switch=holder,
+                unicast=door,
+            )
         )
         where.control = f"{host}:{gateway.control_port}"
         rules = replace(gateway.desk.house.rules, public_url=f"ws://{host}:{gateway.media_port}")

@@ -64,6 +64,7 @@ class SimCall:
         self._said: list[bytes | None] = []
         self._heard: list[bytes | None] = []
         self._b_heard: list[bytes] = []
+        self._to_echo: bytes | None = None
         self._over = asyncio.Event()
         self._released = asyncio.Event()
         self._second_stream: AudioModule | None = None
@@ -221,6 +222,8 @@ class SimCall:
             stream, size = channel.stream, frame_bytes(self.rate_hz)
             if channel.has_media:
                 said = self.line.next_frame()
+                if said is None and self.caller.echoes:
+                    said = self._to_echo
                 if said is None and self.caller.measure_echo:
                     said = self.counters.mark(size, self._core.now())
             heard = self._played(channel, stream, said)
@@ -234,6 +237,7 @@ class SimCall:
             if self._second_stream is not None:
                 self._second_stream.push(said, heard)
             self.line.take(heard)
+            self._to_echo = heard
         if self._core.record:
             self._said.append(said)
             self._heard.append(heard)

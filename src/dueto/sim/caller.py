@@ -48,6 +48,8 @@ class Caller:
     "The channel's Unique-ID; empty: the switch makes one."
     variables: tuple[tuple[str, str], ...] = ()
     "Channel variables set before the dialplan begins."
+    echoes: bool = False
+    "Says back what it heard, a frame later, unless it has something to say itself."
     measure_echo: bool = False
     "Send frames that are recognised when they come back, and time them. Best with `rate_hz` = the stream's rate."
 

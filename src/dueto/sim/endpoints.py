@@ -24,6 +24,8 @@ class Endpoint:
     script: Script | None = None
     "What it does once it has answered, in place of all that; only where the channel was placed by `originate`."
     rate_hz: int = 8000
+    echoes: bool = False
+    "Whether it says back what it hears; only where the channel was placed by `originate`."
     says: bytes | str | Path = b""
     "What it says after the answer: L16 at the call's rate, or a WAV."
 
@@ -51,7 +53,7 @@ DIALSTATUS = {
 def endpoint_of(dial: str, endpoints: Mapping[str, Endpoint]) -> Endpoint:
     """Who answers `dial`: a configured endpoint, the far half of a loopback channel, or nobody.
 
-    Of `loopback/ACTIONS/CONTEXT/inline` only this is looked at: whether it hangs up, answers, or lets it ring.
+    Of `loopback/ACTIONS/CONTEXT/inline` only this is looked at: whether it hangs up, answers, echoes, or lets it ring.
     """
     if (found := endpoints.get(dial)) is not None:
         return found
@@ -61,4 +63,4 @@ def endpoint_of(dial: str, endpoints: Mapping[str, Endpoint]) -> Endpoint:
         return Endpoint("busy", answer_after_s=0.1)
     if "ring_ready" in dial:
         return Endpoint("no_answer")
-    return Endpoint("answers", answer_after_s=0.1)
+    return Endpoint("answers", answer_after_s=0.1, echoes="echo" in dial)

@@ -57,6 +57,7 @@ class Originate:
             unique_id=unique_id,
             rate_hz=endpoint.rate_hz,
             script=endpoint.script or _script(endpoint),
+            echoes=endpoint.echoes,
             variables=tuple(self.options.items()),
         )
 
