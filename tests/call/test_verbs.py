@@ -2,24 +2,19 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from tests.call.doing import DESTINATIONS, MONDAY, RULES, VERBS, Doing, outcome_of, presses, scene, verb
+from tests.call.doing import VERBS, Doing, outcome_of, presses, scene, verb
 from tests.call.test_transfers import loudness, virtually
-from tests.support.virtual import Virtual, virtual_desk
 
 from dueto.call import Call
 from dueto.call.events import Bridged, Dtmf, Held, HungUp, Resumed
 from dueto.call.gather import Gathered
-from dueto.call.house import Whereabouts
 from dueto.call.keys import parse_keys
-from dueto.errors import CallEnded, CommandRefused, DuetoError, LocalProtocolError, NotCapable, ReplyTimeout
-from dueto.sim import Caller, Endpoint, Faults, Line, PipeFaults, SimCall, Switch, run_virtual, tone
+from dueto.errors import CallEnded, CommandRefused, LocalProtocolError, NotCapable
+from dueto.sim import Caller, Line, SimCall, Switch, tone
 
 # -- answering
 
@@ -351,98 +346,3 @@ def test_after_the_hangup_every_verb_says_that_the_call_is_over(name: str) -> No
     agent = verb(after, then=look)
     expected = "NoneType" if name in ("hangup", "park", "return") else "int" if name == "stop" else "CallEnded"
     assert agent.result == expected
-
-
-@settings(
-    max_examples=int(os.environ.get("DUETO_EXAMPLES", "300")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-@given(
-    names=st.lists(st.sampled_from(sorted(VERBS)), min_size=1, max_size=8),
-    gaps=st.lists(st.integers(0, 800), min_size=8, max_size=8),
-    together=st.booleans(),
-    delay_ms=st.sampled_from([0, 0, 40, 900]),
-    reset_s=st.sampled_from([None, None, 0.8, 2.0]),
-    hangs_up_s=st.sampled_from([None, 0.5, 1.5, 4.0]),
-    dead_s=st.sampled_from([None, None, None, 1.0]),
-    seed=st.integers(0, 99),
-)
-def test_whatever_the_switch_does_every_verb_ends_typed(
-    names: list[str],
-    gaps: list[int],
-    together: bool,
-    delay_ms: int,
-    reset_s: float | None,
-    hangs_up_s: float | None,
-    dead_s: float | None,
-    seed: int,
-) -> None:
-    """Random verbs, one after the other or at once, against a switch that answers, delays, resets, dies or hangs up."""
-
-    async def random(call: Call) -> list[str]:
-        outcomes: list[str] = []
-
-        async def one(name: str, gap_ms: int) -> None:
-            await asyncio.sleep(gap_ms / 1000)
-            async with asyncio.timeout(45):
-                outcomes.append(await outcome_of(VERBS[name](call)))
-
-        async def tagged(number: int) -> None:  # a reply that reached the wrong waiter would be another's number
-            with contextlib.suppress(CallEnded, NotCapable, ReplyTimeout, DuetoError):
-                assert await call.api("echo", f"tag-{number}") == f"tag-{number}"
-
-        if together:
-            await asyncio.gather(
-                *(one(name, gap) for name, gap in zip(names, gaps, strict=False)), *(tagged(n) for n in range(5))
-            )
-        else:
-            for number, (name, gap) in enumerate(zip(names, gaps, strict=False)):
-                await one(name, gap)
-                await tagged(number)
-        return outcomes
-
-    async def run() -> None:
-        faults = Faults(
-            reply_delay_s=delay_ms / 1000,
-            control_reset_after_s=reset_s,
-            half_open="both" if dead_s is not None else None,
-            half_open_after_s=dead_s or 0.0,
-        )
-
-        async def look(agent: Doing, call: SimCall, switch: Switch) -> None:
-            if hangs_up_s is not None:
-                await asyncio.sleep(hangs_up_s)
-                call.hang_up()
-            async with asyncio.timeout(400):
-                await agent.done.wait()
-            assert agent.error is None or isinstance(agent.error, asyncio.CancelledError), repr(agent.error)
-            if dead_s is not None:  # nobody tells such a gateway; its own kernel would in the end
-                for session in virtual_sessions(switch):
-                    session.abort()
-
-        def virtual_sessions(switch: Switch) -> list[Any]:
-            return list(DESKS[-1].desk)
-
-        agent = Doing(random)
-        async with virtual_desk(
-            agent,
-            rules=RULES,
-            destinations=DESTINATIONS,
-            whereabouts=Whereabouts("127.0.0.1:8022"),
-            local_time=lambda: MONDAY,
-            pipe_faults=PipeFaults(seed=seed),
-        ) as virtual:
-            DESKS.append(virtual)
-            endpoints = {"user/1001": Endpoint("answers", hangs_up_after_s=0.5, presses="1", presses_after_s=0.1)}
-            async with virtual.switch(endpoints=endpoints, faults=faults) as switch:
-                call = await switch.place(Caller(), faults=faults)
-                await look(agent, call, switch)
-                call.hang_up()
-                await call.over()
-            DESKS.clear()
-
-    run_virtual(run())
-
-
-DESKS: list[Virtual] = []

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Result = bytes | asyncio.Future[bytes]
 NO_REPLY = b"-ERR no reply\n"
+REFUSED = b"-ERR Operation failed\n"
 NO_CHANNEL = b"-ERR No such channel!\n"
 PLAIN_OK = b"+OK\n"
 _SUM = re.compile(r"(-?\d+)\s*([-+*])\s*(-?\d+)")
@@ -35,6 +36,8 @@ def run_api(channel: "Channel", line: str) -> Result:
         run = None
     if run is None:
         return f"-ERR {word} Command not found!\n".encode()
+    if word.lower() in channel.faults.refused:
+        return REFUSED
     return run(channel, rest.strip())
 
 

@@ -39,6 +39,8 @@ class Faults:
     "When the leg goes dead, counted from its opening."
     lost_events: Collection[str] = frozenset()
     "Names of events that never reach the gateway (`CHANNEL_HANGUP`, or a CUSTOM subclass)."
+    refused: Collection[str] = frozenset()
+    "Names of api commands that answer -ERR, whatever they ask for."
     early_linger_notice: bool = False
     "The linger notice comes before CHANNEL_HANGUP, as it does now and then."
     nolinger_events: int | None = None
