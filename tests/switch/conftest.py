@@ -17,6 +17,7 @@ from tests.support.running import Listening, Running, running
 from dueto.call import Agent, CallRules, Destination
 from dueto.call.house import Whereabouts
 from dueto.call.placing import mint
+from dueto.errors import CommandRefused
 from dueto.legs.esl_inbound import EVENTS, InboundLink
 from dueto.legs.unicast import UnicastDoor, UnicastOptions
 from dueto.sim import Access, Switch
@@ -42,13 +43,14 @@ class Scene:
     gateway: Running
     link: InboundLink
     address: str
-    placed: list[str] = field(default_factory=list)
+    number: str = field(default_factory=lambda: f"dueto-{mint()[:8]}")
+    "Who calls, on every channel that these tests cause: by it they are found again."
 
     async def place(self, dial: str = ANSWERS) -> str:
         """Place a call whose one side is connected to the gateway; return its Unique-ID."""
         unique_id = mint()
-        self.placed.append(unique_id)
-        argument = f"{{origination_uuid={unique_id}}}{dial} &socket('{self.address} async full')"
+        variables = f"origination_uuid={unique_id},origination_caller_id_number={self.number}"
+        argument = f"{{{variables}}}{dial} &socket('{self.address} async full')"
         assert await self.link.job("originate", argument) == f"+OK {unique_id}"
         return unique_id
 
@@ -63,15 +65,23 @@ class Scene:
         self.link.watch(unique_id, look)
         return asyncio.wait_for(found, 15)
 
+    async def channels(self) -> list[str]:
+        """The channels there are because of these tests."""
+        return [row.unique_id for row in await self.link.channels() if row.caller_number == self.number]
+
     async def remove_all(self) -> None:
-        """Remove every channel that was placed, by us or by the gateway."""
-        for session in self.gateway.desk:
-            if session.b_leg:
-                self.placed.append(session.b_leg)
-            self.placed.append(session.unique_id)
-        for unique_id in self.placed:
-            if await self.link.exists(unique_id):
-                await self.link.api("uuid_kill", unique_id)
+        """Remove every channel that was caused here, by us or by the gateway; raise if one can't be removed."""
+        async with asyncio.timeout(15):
+            while left := await self.channels():
+                going = []
+                for unique_id in left:
+                    gone = asyncio.ensure_future(self.gone(unique_id))
+                    try:
+                        await self.link.api("uuid_kill", unique_id)
+                        going.append(gone)
+                    except CommandRefused:  # it went with the one before it
+                        gone.cancel()
+                await asyncio.gather(*going)
 
 
 @asynccontextmanager

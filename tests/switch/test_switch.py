@@ -144,7 +144,6 @@ async def test_an_announced_transfer_is_accepted_or_declined_by_digit(digit: str
     async with scene(agent, engine=engine) as here:
         unique_id = await here.place()
         b_leg = str((await here.gateway.until_noted("announcing"))["b_leg"])
-        here.placed.append(b_leg)
         await here.link.api("uuid_recv_dtmf", f"{b_leg} {digit}")
         result: TransferResult = await agent.result()
         assert (result.outcome, result.b_leg) == (outcome, b_leg)
@@ -161,11 +160,13 @@ async def test_an_attended_transfer_ends_with_the_two_together() -> None:
         )
     )
     async with scene(agent) as here:
-        await here.place()
+        a_leg = await here.place()
         result: TransferResult = await agent.result()
         assert result.ok
         assert "conference" in here.gateway.names()
-        here.placed.append(result.b_leg)
+        assert (await agent.listening.saw(Bridged)).other_id == result.b_leg
+        for unique_id in (a_leg, result.b_leg):
+            assert await here.link.exists(unique_id)
 
 
 async def test_the_callers_hangup_during_an_announcement_ends_the_other_side() -> None:
@@ -193,13 +194,38 @@ async def test_the_switchs_hangup_reaches_the_agent(listening: Listening) -> Non
 
 
 async def test_the_agents_hangup_reaches_the_switch() -> None:
-    agent = Doing(lambda call: call.hangup("CALL_REJECTED"))
+    async def hang_up(call: Call) -> None:
+        await call.wait_for(Dtmf, timeout_s=10)
+        await call.hangup("CALL_REJECTED")
+
+    agent = Doing(hang_up)
     async with scene(agent) as here:
         unique_id = await here.place()
-        with contextlib.suppress(TimeoutError):
-            await here.gone(unique_id) if await here.link.exists(unique_id) else None
+        await here.gateway.until_noted("agent_started")
+        gone = here.gone(unique_id)
+        await here.link.api("uuid_recv_dtmf", f"{unique_id} 1")
+        assert (await gone).get("Hangup-Cause") == "CALL_REJECTED"
         await agent.result()
-        assert not await here.link.exists(unique_id)
+
+
+async def test_what_fails_leaves_no_channel_behind() -> None:
+    """The scene itself raises where a channel it caused is left, and here it does not."""
+    accept = Accept(prompt="")
+    agent = Doing(
+        lambda call: call.transfer("answers", mode="announced", announce=tone(8000, 20.0, 700), accept=accept)
+    )
+
+    async def fails_in_mid_call() -> None:
+        async with scene(agent) as here:
+            await here.place()
+            await here.gateway.until_noted("announcing")
+            assert len(await here.channels()) >= 2
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fails_in_mid_call()
+    with contextlib.suppress(CallEnded):
+        await agent.result()
 
 
 async def test_a_gateway_that_dies_leaves_the_call_to_its_dialplan(listening: Listening) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dueto.call.phase import Leg
 from dueto.call.placing import mint
 from dueto.errors import CommandRefused, DuetoError, NotCapable
+from dueto.legs.originate import dialled, without_breakers
 
 if TYPE_CHECKING:
     from dueto.call.session import Session
@@ -69,7 +70,9 @@ class ThreeWay:
         """A loopback channel: one half in the conference, the other parked, where our stream hears and speaks."""
         self._agent_id = mint()
         dial = f"loopback/conference:{self._name}@default/default/inline"
-        argument = f"{{origination_uuid={self._agent_id},hangup_after_bridge=true}}{dial} &park()"
+        number = without_breakers(self._session.caller_number)  # whoever looks at the switch sees whose leg it is
+        variables = {"hangup_after_bridge": "true", "origination_caller_id_number": number}
+        argument = f"{dialled(dial, self._agent_id, variables)} &park()"
         await self._session.job("originate", argument, timeout_s=10.0)
 
     def close(self) -> None:

@@ -12,18 +12,25 @@ _ADDRESS = re.compile(r"[A-Za-z0-9.|:\[\]-]{1,512}")
 
 
 def originate_argument(dial: str, unique_id: str, address: str, variables: Mapping[str, str] | None = None) -> str:
-    """Return `{origination_uuid=ID,NAME=VALUE,...}DIAL &socket('ADDRESS async full')`.
+    """Return the argument that has whoever answers `dial` connected with us, at `address`.
 
-    `address` is `HOST:PORT`, or several with `|` between them. An empty value leaves its variable out.
+    `address` is `HOST:PORT`, or several with `|` between them. Raises: as `dialled`, and where `address` is no such.
+    """
+    if not _ADDRESS.fullmatch(address):
+        raise LocalProtocolError(f"{address!r} is no HOST:PORT")
+    return f"{dialled(dial, unique_id, variables or {})} &socket('{address} async full')"
+
+
+def dialled(dial: str, unique_id: str, variables: Mapping[str, str]) -> str:
+    """Return `{origination_uuid=ID,NAME=VALUE,...}DIAL`. An empty value leaves its variable out.
+
     Raises: LocalProtocolError: a part holds what would end it, or pull in what is not its own.
     """
     if not _ID.fullmatch(unique_id):
         raise LocalProtocolError(f"{unique_id!r} can't be a Unique-ID")
-    if not _ADDRESS.fullmatch(address):
-        raise LocalProtocolError(f"{address!r} is no HOST:PORT")
     pairs = [f"origination_uuid={unique_id}"]
-    pairs += [f"{_name(name)}={_value(name, value)}" for name, value in (variables or {}).items() if value]
-    return f"{{{','.join(pairs)}}}{checked_dial(dial)} &socket('{address} async full')"
+    pairs += [f"{_name(name)}={_value(name, value)}" for name, value in variables.items() if value]
+    return f"{{{','.join(pairs)}}}{checked_dial(dial)}"
 
 
 def checked_dial(dial: str) -> str:
