@@ -171,13 +171,14 @@ async def test_the_model_speaks_first_with_the_words_it_is_given(greeting: str) 
     assert (json.dumps(greeting) if greeting else "briefly") in text
 
 
-async def test_what_was_said_before_is_told_and_answered_where_the_caller_spoke_last() -> None:
+async def test_what_was_said_before_is_told() -> None:
     said = (Line("agent", "Hello."), Line("caller", "Is Bob there?"))
     async with fake_openai([Answer("No.", 200)]) as server:
         async with talking(server, Opening(8000, said_so_far=said, greets=False)) as talk:
+            talk.provider.prompt("Go on.")
             await talk.saw(SpokeLast)
             there = await server.conversation()
-    assert there.lines == [("assistant", "Hello."), ("user", "Is Bob there?")]
+    assert there.lines == [("assistant", "Hello."), ("user", "Is Bob there?"), ("system", "Go on.")]
 
 
 async def test_an_interruption_cancels_truncates_once_and_lets_nothing_more_through() -> None:

@@ -26,7 +26,7 @@ from dueto.agents.ports import (
 from dueto.agents.ports import (
     Line as Said,
 )
-from dueto.agents.provider import BRIDGED, HELD, RESUMED, UNBRIDGED, Manners, ProviderAgent
+from dueto.agents.provider import BRIDGED, HELD, RESUMED, TAKE_OVER, UNBRIDGED, Manners, ProviderAgent
 from dueto.call import Call, CallRules, Destination
 from dueto.errors import ProviderFailed
 from dueto.sim import Caller, Endpoint, Faults, Line, SimCall, run_virtual, tone
@@ -457,7 +457,8 @@ def test_nothing_reaches_the_provider_while_the_caller_talks_to_somebody_else() 
         await asyncio.sleep(0.1)
         marks.append(len(model.heard))
         model.tell(Spoke("late", tone(24000, 0.5, 440.0)))
-        await model.until("prompt", UNBRIDGED)
+        await model.until("note", UNBRIDGED)
+        await model.until("answer", "t1")
         marks.append(len(model.heard))
         await asyncio.sleep(0.5)
         marks.append(len(model.heard))
@@ -477,7 +478,8 @@ def test_nothing_reaches_the_provider_while_the_caller_talks_to_somebody_else() 
     )
     assert marks[0] == marks[1] < marks[2]
     assert ("truncate", "late", 0) in seen.told
-    assert ("answer", "t1", '{"outcome": "bridged"}') in seen.told
+    notes = [entry for entry in seen.told if entry[0] in ("note", "answer", "prompt")]
+    assert notes == [("note", BRIDGED), ("note", UNBRIDGED), ("answer", "t1", '{"outcome": "bridged"}')]
 
 
 def test_a_call_on_hold_is_not_heard_and_the_model_knows() -> None:
@@ -589,3 +591,15 @@ def test_the_conversation_goes_on_when_the_stream_is_lost_and_comes_back() -> No
     assert not seen.failures
     assert seen.audible_ms == pytest.approx(500, abs=40)
     assert seen.noted("media_resumed")
+
+
+def test_who_takes_a_conversation_over_goes_on_where_the_caller_was_left() -> None:
+    async def script(model: ScriptedProvider) -> None:
+        await model.until("prompt", TAKE_OVER)
+        model.end()
+
+    said = [Said("agent", "Good day."), Said("caller", "Is Bob there?"), Said("agent", "One moment.")]
+    seen = scene(script, transcript=list(said))
+    assert seen.provider.opening is not None
+    assert seen.provider.opening.said_so_far == tuple(said)
+    assert not seen.provider.opening.greets

@@ -165,15 +165,12 @@ class OpenAIRealtime:
     # -- sessions
 
     async def open(self) -> None:
-        """Begin, and have the model speak first if it is its turn. Raises: ProviderFailed."""
+        """Begin, and have the model greet if it is to. Raises: ProviderFailed."""
         self._take(await self._new_session())
-        opening = self._opening
-        if opening.greets:
+        if self._opening.greets:
             greeting = self._options.greeting
             words = f"with exactly these words: {json.dumps(greeting, ensure_ascii=False)}" if greeting else "briefly"
             self.prompt(f"Greet the caller now, {words}")
-        elif opening.said_so_far and opening.said_so_far[-1].who == "caller":
-            self._want_answer()
 
     async def _new_session(self) -> OpenAISession:
         tools = [

@@ -32,6 +32,7 @@ from dueto.agents.ports import (
 from dueto.agents.spoken import Spoken
 from dueto.audio.resample import Resampler
 from dueto.call.events import Bridged, Dtmf, Held, HungUp, Resumed, Unbridged
+from dueto.call.phase import Phase
 from dueto.errors import CallEnded, NotCapable, ProviderFailed
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ MOST_ITEMS: Final = 16
 
 BRIDGED: Final = "The caller is now connected with somebody else and does not hear you. Say nothing until told."
 UNBRIDGED: Final = "The caller's conversation with the other person is over and the caller is back with you. Go on."
+TAKE_OVER: Final = "You take this conversation over from a colleague. Go on from the caller's last words."
 HELD: Final = "The caller has put you on hold and does not hear you."
 RESUMED: Final = "The hold is over: the caller hears you again."
 
@@ -102,6 +104,8 @@ class _Conversation:
         self._items: dict[str, Spoken] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: dict[str, asyncio.Task[None]] = {}
+        self._answers_later: dict[str, str] = {}
+        "What tools brought while the caller talked to somebody else."
         self._digits = ""
         self._digits_timer: asyncio.TimerHandle | None = None
         self._barge_timer: asyncio.TimerHandle | None = None
@@ -156,6 +160,8 @@ class _Conversation:
                     provider.hear(resampler.process(frame))
                 early.clear()
                 self._hear()
+                if not opening.greets and any(line.who == "caller" for line in opening.said_so_far):
+                    provider.prompt(TAKE_OVER)
                 async for event in provider.events():
                     self._told(provider, event)
                 for item in tuple(self._items.values()):
@@ -205,6 +211,7 @@ class _Conversation:
             case ToolAsked():
                 self._tool_asked(provider, event)
             case ToolWithdrawn():
+                self._answers_later.pop(event.ask_id, None)
                 asked = self._asked.pop(event.ask_id, None)
                 if asked is not None:
                     asked.cancel()
@@ -330,7 +337,10 @@ class _Conversation:
             output = json.dumps({"error": "the tool failed"})
         finally:
             self._asked.pop(event.ask_id, None)
-        provider.answer(event.ask_id, output)
+        if call.phase is Phase.BRIDGED:  # it would speak of it now, and nobody would hear it
+            self._answers_later[event.ask_id] = output
+        else:
+            provider.answer(event.ask_id, output)
 
     async def _heard(self) -> bool:
         """Wait until the caller has heard all that was said so far; False: some of it was cut."""
@@ -357,7 +367,7 @@ class _Conversation:
                 case Unbridged():
                     self._hear()
                     if provider is not None:
-                        provider.prompt(UNBRIDGED)
+                        self._back(provider)
                 case Held():
                     self._deaf()
                     if provider is not None:
@@ -366,6 +376,13 @@ class _Conversation:
                     self._hear()
                     if provider is not None:
                         provider.note(RESUMED)
+
+    def _back(self, provider: VoiceProvider) -> None:
+        """The caller is back from somebody else: the model goes on, with what its tool brought if it was one."""
+        answers, self._answers_later = self._answers_later, {}
+        (provider.note if answers else provider.prompt)(UNBRIDGED)
+        for ask_id, output in answers.items():
+            provider.answer(ask_id, output)
 
     def _pressed(self, digit: str) -> None:
         """Gather the keys that belong together; the first of them is heard as an interruption."""
