@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -51,6 +51,10 @@ class VoiceProfile(Profile):
     "What the model is, and how it is to behave."
     greeting: str = ""
     "The first sentence; empty: the model finds one."
+    greeting_by: Literal["model", "mouth"] = "model"
+    "Who says it: the model, once it is there, or the gateway's own mouth at once."
+    greeting_file: str = ""
+    "A WAV in which it is said already: heard at once."
     tools: tuple[str, ...] = ("transfer_call", "end_call")
     "What the model can do: names of our own tools, or `module:function`; for `own_tools.load_tools`."
     tool_s: Annotated[Seconds, Field(gt=0)] = 15.0
@@ -65,6 +69,22 @@ class VoiceProfile(Profile):
     "Whether the first utterance is heard to its end, whatever the caller does."
     digits_s: Annotated[Seconds, Field(le=10)] = 1.0
     "Keys that follow each other within this are one input for the model; `#` ends it at once."
+    dead_air_s: Annotated[Seconds, Field(le=60)] = 4.0
+    "Silence of the agent, when it is its turn, before it is filled; 0: it is not."
+    dead_air: str = "tone"
+    "What fills it: `tone`, a sentence for the gateway's mouth, or a WAV to be repeated."
+    no_input_s: Annotated[Seconds, Field(le=3600)] = 15.0
+    "Silence of the caller, when it is his turn, before he is asked whether he is there; 0: he is not."
+    no_input_times: Annotated[Whole, Field(ge=0, le=10)] = 2
+    "How often he is asked before the call is ended."
+    no_input: str = "Are you still there?"
+    no_input_goodbye: str = "I can't hear you, so I hang up now. Goodbye."
+    max_duration_s: Seconds = 3600.0
+    "Of the whole conversation; 0: no end."
+    max_duration_warning_s: Seconds = 60.0
+    "So long before its end the caller is told; 0: he is not."
+    max_duration_warning: str = "We have one minute left."
+    max_duration_goodbye: str = "I am sorry, our time is up. Goodbye."
 
 
 async def _nothing() -> None:

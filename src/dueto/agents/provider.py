@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from dueto.agents.fillers import Filler, Sound, Welcome
 from dueto.agents.ports import (
     CallerBegan,
     CallerStopped,
     Connect,
     Cut,
+    Line,
     Opening,
     ProviderEvent,
     RolledOver,
@@ -30,6 +32,7 @@ from dueto.agents.ports import (
     VoiceProvider,
 )
 from dueto.agents.spoken import Spoken
+from dueto.agents.watch import NO_PATIENCE, Patience, Watch
 from dueto.audio.resample import Resampler
 from dueto.call.events import Bridged, Dtmf, Held, HungUp, Resumed, Unbridged
 from dueto.call.phase import Phase
@@ -66,6 +69,11 @@ class Manners:
     "Whether the first utterance is heard to its end, whatever the caller does."
     digits_s: float = 1.0
     "Keys that follow each other within this are one input for the model; `#` ends it at once."
+    welcome: Welcome | None = None
+    "What is heard while the provider connects; None: the model speaks first."
+    patience: Patience = NO_PATIENCE
+    filler: str | Sound = ""
+    "What fills a silence that is the agent's: a sentence, or a sound to be repeated."
 
 
 class ProviderAgent:
@@ -112,22 +120,28 @@ class _Conversation:
         self._fell_silent_at: float | None = None
         self._spoke = False
         self._usage: dict[str, int] = {}
+        self._watch = Watch(
+            manners.patience,
+            Filler(call, manners.filler, self._spawn),
+            say=self._prompt,
+            interrupt=self._hush,
+            note=call.note,
+        )
 
     async def run(self) -> None:
         """Talk until somebody ends it."""
         attending = asyncio.ensure_future(self._attend())
         talking = asyncio.ensure_future(self._talk())
+        watching = asyncio.ensure_future(self._watch.run())
         try:
-            await asyncio.wait({attending, talking}, return_when=asyncio.FIRST_COMPLETED)
-            if attending.done():  # the hangup: whatever becomes of the provider, the call is over
-                attending.result()
-            else:
-                talking.result()
+            await asyncio.wait({attending, talking, watching}, return_when=asyncio.FIRST_COMPLETED)
+            # the hangup comes first: whatever becomes of the provider, the call is over
+            next(task for task in (attending, talking, watching) if task.done()).result()
         finally:
             for timer in (self._digits_timer, self._barge_timer):
                 if timer is not None:
                     timer.cancel()
-            everything = {attending, talking, *self._tasks}
+            everything = {attending, talking, watching, *self._tasks}
             for task in everything:
                 task.cancel()
             await asyncio.wait(everything)
@@ -143,12 +157,13 @@ class _Conversation:
         early: deque[bytes] = deque(maxlen=MOST_EARLY_FRAMES)
         self._stop_hearing = call.audio_to(early.append)
         began = call.clock()
+        said_so_far = (*call.transcript, *await self._welcome())
         opening = Opening(
             rate_hz=call.rate_hz,
             tools=self._tools.specs(call) if self._tools is not None else (),
-            said_so_far=tuple(call.transcript),
+            said_so_far=said_so_far,
             facts=_facts(call),
-            greets=all(line.who == "caller" for line in call.transcript),
+            greets=all(line.who == "caller" for line in said_so_far),
         )
         try:
             provider = self._provider = await self._connect(opening)
@@ -176,6 +191,35 @@ class _Conversation:
                 item.finish()
             raise
 
+    async def _welcome(self) -> tuple[Line, ...]:
+        """Greet at once, if that is ours to do; return what will have been said."""
+        welcome, call = self._manners.welcome, self._call
+        pcm = await welcome.pcm(call) if welcome is not None and not len(call.transcript) else None
+        if welcome is None or pcm is None:
+            return ()
+        interruptible = not self._manners.protects_greeting
+        try:
+            utterance = call.utterance(interruptible=interruptible)
+        except (NotCapable, CallEnded):
+            return ()
+        self._spoke = True
+        item = self._items["welcome"] = Spoken("welcome", utterance, call.rate_hz, interruptible=interruptible)
+        item.text, item.cut_by_provider = welcome.text, True  # a provider can't truncate what it has not said
+        item.add(pcm)
+        item.finish()
+        self._watch.agent_spoke()
+        self._spawn("welcome", self._follow(None, item))
+        return (Line("agent", welcome.text),) if welcome.text else ()
+
+    def _prompt(self, text: str) -> None:
+        if self._provider is not None:
+            self._provider.prompt(text)
+
+    async def _hush(self) -> None:
+        if self._provider is not None:
+            self._provider.cancel()
+        await self._call.stop()
+
     def _hear(self) -> None:
         """Let the provider hear the caller."""
         if self._provider is not None:
@@ -199,9 +243,11 @@ class _Conversation:
                     self._items[event.item_id].finish()
             case CallerBegan():
                 self._fell_silent_at = None
+                self._watch.caller_spoke()
                 self._caller_began()
             case CallerStopped():
                 self._fell_silent_at = self._call.clock() - event.ago_ms / 1000
+                self._watch.caller_silent()
                 if self._barge_timer is not None:
                     self._barge_timer.cancel()
             case Cut():
@@ -239,17 +285,20 @@ class _Conversation:
         if utterance is None:
             provider.truncate(item_id, 0)
         else:
+            self._watch.agent_spoke()
             self._spawn("utterance", self._follow(provider, item))
         return item
 
-    async def _follow(self, provider: VoiceProvider, item: Spoken) -> None:
+    async def _follow(self, provider: VoiceProvider | None, item: Spoken) -> None:
         try:
             await item.follow()
         finally:
+            if not self._live():
+                self._watch.agent_silent()
             self._note_turn(item)
             if item.text:
                 self._record(item)
-        if not item.cut_by_provider and (item.fate != "heard" or item.full):
+        if provider is not None and not item.cut_by_provider and (item.fate != "heard" or item.full):
             provider.truncate(item.item_id, item.heard_ms)
 
     def _note_turn(self, item: Spoken) -> None:
@@ -289,9 +338,10 @@ class _Conversation:
     def _interrupt(self, by: str, decided_at: float) -> None:
         """Silence now, and the model stops; each utterance that is cut tells it by itself what of it was heard."""
         live = self._live()
-        if self._provider is None or any(not item.interruptible for item in live):
+        if any(not item.interruptible for item in live):
             return
-        self._provider.cancel()
+        if self._provider is not None:
+            self._provider.cancel()
         if live:
             self._spawn("barge-in", self._silence(by, decided_at))
 
@@ -304,6 +354,8 @@ class _Conversation:
         item = self._items.get(event.item_id)
         if event.line.who == "caller" or item is None:
             self._call.transcript.add(event.line.who, event.line.text)
+            if event.line.who == "caller":
+                self._watch.caller_said()
             return
         late = item.over and not item.text
         item.text = f"{item.text} {event.line.text}".strip()
@@ -328,6 +380,7 @@ class _Conversation:
 
     async def _run_tool(self, provider: VoiceProvider, tools: Tools, event: ToolAsked) -> None:
         call = self._call
+        self._watch.tool_began()
         try:
             output = await tools.run(call, event.name, event.arguments, self._heard)
         except CallEnded:
@@ -336,6 +389,7 @@ class _Conversation:
             call.log.error("tool_failed", exc_info=error)
             output = json.dumps({"error": "the tool failed"})
         finally:
+            self._watch.tool_ended()
             self._asked.pop(event.ask_id, None)
         if call.phase is Phase.BRIDGED:  # it would speak of it now, and nobody would hear it
             self._answers_later[event.ask_id] = output
@@ -354,10 +408,13 @@ class _Conversation:
         events: AsyncIterator[Any] = self._call.events()
         async for event in events:
             provider = self._provider
+            if isinstance(event, Bridged | Held | Unbridged | Resumed):
+                self._watch.away(isinstance(event, Bridged | Held))
             match event:
                 case HungUp():
                     return
                 case Dtmf():
+                    self._watch.caller_silent()
                     self._pressed(event.digit)
                 case Bridged():
                     self._deaf()

@@ -1,22 +1,50 @@
 """From the keys that every voice provider's agent has to the agent itself."""
 
+from dataclasses import fields
+
+from dueto.agents.fillers import TONE, Sound, Welcome, read_sound, thinking_tone
 from dueto.agents.own_tools import load_tools
 from dueto.agents.ports import Connect
 from dueto.agents.profiles import LoadedAgent, Surroundings, VoiceProfile
 from dueto.agents.provider import Manners, ProviderAgent
+from dueto.agents.watch import Patience
+from dueto.errors import SettingsError
 
 
 def voice_agent(connect: Connect, profile: VoiceProfile, around: Surroundings) -> LoadedAgent:
     """Return the agent that `connect` speaks for, with the tools and the manners of `profile`.
 
-    Raises: SettingsError: a tool that there is not.
+    Raises: SettingsError: a tool that there is not, or a sound that can't be read.
     """
-    tools = load_tools(profile.tools, agent=around.name, keep=around.keep_message, deadline_s=profile.tool_s)
+    box = load_tools(profile.tools, agent=around.name, keep=around.keep_message, deadline_s=profile.tool_s)
     manners = Manners(
         barge_in=profile.barge_in,
         min_speech_ms=profile.min_speech_ms,
         protected_ms=profile.protected_ms,
         protects_greeting=profile.protects_greeting,
         digits_s=profile.digits_s,
+        welcome=_welcome(profile, around.name),
+        patience=_patience(profile),
+        filler=_filler(profile, around.name),
     )
-    return LoadedAgent(around.name, ProviderAgent(connect, tools=tools, manners=manners))
+    return LoadedAgent(around.name, ProviderAgent(connect, tools=box, manners=manners), aclose=box.aclose)
+
+
+def _welcome(profile: VoiceProfile, name: str) -> Welcome | None:
+    if profile.greeting_file and not profile.greeting:
+        raise SettingsError(f"[agents.{name}] greeting: missing; the model has to know what is said in greeting_file")
+    if profile.greeting_file:
+        return Welcome(profile.greeting, read_sound(profile.greeting_file, f"[agents.{name}] greeting_file"))
+    return Welcome(profile.greeting) if profile.greeting and profile.greeting_by == "mouth" else None
+
+
+def _patience(profile: VoiceProfile) -> Patience:
+    return Patience(**{each.name: getattr(profile, each.name) for each in fields(Patience)})
+
+
+def _filler(profile: VoiceProfile, name: str) -> str | Sound:
+    if profile.dead_air == TONE:
+        return thinking_tone()
+    if profile.dead_air.endswith(".wav"):
+        return read_sound(profile.dead_air, f"[agents.{name}] dead_air")
+    return profile.dead_air

@@ -1,0 +1,257 @@
+"""The clock of a conversation: nobody is kept in silence, nobody is waited for without end, and no call is endless.
+
+It knows only whose turn it is, and since when; what follows is said by the model itself, in its own voice.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+GOODBYE_S: Final = 15.0
+"How long a model may take for its last words."
+FINISH_S: Final = 10.0
+"How long it may go on with a sentence when the time is up."
+OWED_S: Final = 30.0
+"A model that has not answered after this does not mean to: it is the caller's turn again."
+FILLS: Final = 3
+"How often one silence is filled with a sentence."
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long what may last, in seconds; 0: for ever. The sentences are said by the model, in its language."""
+
+    dead_air_s: float = 0.0
+    "Silence of the agent, when it is its turn, before it is filled."
+    no_input_s: float = 0.0
+    "Silence of the caller, when it is his turn, before he is asked whether he is there."
+    no_input_times: int = 2
+    "How often he is asked before the call is ended."
+    no_input: str = "Are you still there?"
+    no_input_goodbye: str = "I can't hear you, so I hang up now. Goodbye."
+    max_duration_s: float = 0.0
+    "Of the whole conversation; the time in which the caller talks to somebody else counts, but ends nothing."
+    max_duration_warning_s: float = 60.0
+    "So long before its end the caller is told; 0: he is not."
+    max_duration_warning: str = "We have one minute left."
+    max_duration_goodbye: str = "I am sorry, our time is up. Goodbye."
+
+
+NO_PATIENCE: Final = Patience()
+
+
+class Filling(Protocol):
+    """What fills a silence."""
+
+    def begin(self) -> bool:
+        """Begin to be heard. Whether it goes on by itself; False: it is one sentence, and can be said again."""
+        ...
+
+    def end(self) -> None:
+        """Be silent; again: nothing to do."""
+        ...
+
+
+class Watch:
+    """Told of every turn by the agent; `run` does what is due, and returns when the conversation is to end."""
+
+    def __init__(
+        self,
+        patience: Patience,
+        filling: Filling,
+        *,
+        say: Callable[[str], None],
+        interrupt: Callable[[], Awaitable[None]],
+        note: Callable[..., None],
+    ) -> None:
+        """`say`: have the model say so. `interrupt`: cut what it says. `note`: for the log."""
+        self._patience = patience
+        self._filling = filling
+        self._say = say
+        self._interrupt = interrupt
+        self._note = note
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._began = now = self._loop.time()
+        self._owed: float | None = now
+        "Since when the agent is to say something."
+        self._quiet: float | None = None
+        "Since when the caller is to say something."
+        self._caller: float | None = None
+        "Since when he speaks."
+        self._speaking = False
+        self._spoken = 0
+        self._came = 0
+        "How often the caller gave a sign of life."
+        self._tools = 0
+        self._fills = 0
+        self._asked = 0
+        self._warned = not patience.max_duration_warning_s
+        self._away = False
+
+    # -- what happens
+
+    def agent_spoke(self) -> None:
+        """An utterance of the agent begins."""
+        self._turn(speaking=True)
+        self._spoken += 1
+
+    def agent_silent(self) -> None:
+        """All that the agent has said so far was heard, or was cut."""
+        if not self._speaking:
+            return
+        self._speaking = False
+        if self._tools:
+            self._turn(owed=self._loop.time())
+        elif self._caller is None:
+            self._turn(quiet=self._loop.time())
+
+    def caller_spoke(self) -> None:
+        """The caller begins to speak."""
+        self._sign_of_life()
+        self._turn(caller=self._loop.time(), speaking=self._speaking)
+
+    def caller_silent(self) -> None:
+        """The caller has finished: the agent owes him an answer."""
+        self._sign_of_life()
+        self._turn(owed=self._loop.time(), speaking=self._speaking)
+
+    def caller_said(self) -> None:
+        """What the caller said is known as text; of some providers it is the only sign that he spoke."""
+        self._sign_of_life()
+        if self._quiet is not None:
+            self._turn(owed=self._loop.time())
+
+    def tool_began(self) -> None:
+        """The agent does something that takes its time."""
+        self._tools += 1
+        if not self._speaking:
+            self._turn(owed=self._owed or self._loop.time())
+
+    def tool_ended(self) -> None:
+        """It is done; the agent will say what came of it."""
+        self._tools -= 1
+        self._changed.set()
+
+    def away(self, away: bool) -> None:
+        """The caller hears somebody else, or hold music; and is back."""
+        self._away = away
+        self._turn(quiet=None if away else self._loop.time())
+
+    def _sign_of_life(self) -> None:
+        self._came += 1
+        self._asked = 0
+
+    def _turn(
+        self,
+        *,
+        owed: float | None = None,
+        quiet: float | None = None,
+        caller: float | None = None,
+        speaking: bool = False,
+    ) -> None:
+        if owed is None or speaking:
+            self._filling.end()
+            self._fills = 0
+        self._owed, self._quiet, self._caller, self._speaking = None if speaking else owed, quiet, caller, speaking
+        self._changed.set()
+
+    # -- what is due
+
+    async def run(self) -> None:
+        """Watch until the conversation is to end. Safe to cancel."""
+        try:
+            while True:
+                at, what = min(self._due(), key=lambda due: due[0], default=(None, None))
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout_at(at):
+                        await self._changed.wait()
+                except TimeoutError:
+                    assert what is not None
+                    if await what():
+                        return
+        finally:
+            self._filling.end()
+
+    def _due(self) -> list[tuple[float, Callable[[], Awaitable[bool]]]]:
+        """What is to be done and when, as things stand."""
+        if self._away:
+            return []
+        patience = self._patience
+        due: list[tuple[float, Callable[[], Awaitable[bool]]]] = []
+        if patience.max_duration_s and not self._tools:  # a transfer that is under way may succeed
+            end = self._began + patience.max_duration_s
+            due.append((end, self._time_is_up))
+            if not self._warned and self._quiet is not None:
+                due.append((end - patience.max_duration_warning_s, self._warn))
+        if self._owed is not None:
+            due.append((self._owed + OWED_S, self._give_up))
+            if patience.dead_air_s and self._fills < FILLS:
+                due.append((self._owed + patience.dead_air_s * (2 * self._fills + 1), self._fill))
+        if self._quiet is not None and patience.no_input_s:
+            due.append((self._quiet + patience.no_input_s, self._nobody_there))
+        if self._caller is not None:
+            due.append((self._caller + OWED_S, self._give_up))
+        return due
+
+    async def _fill(self) -> bool:
+        self._note("dead_air", after_s=round(self._loop.time() - (self._owed or 0.0), 1))
+        self._fills = FILLS if self._filling.begin() else self._fills + 1
+        return False
+
+    async def _give_up(self) -> bool:
+        """Whoever was to speak does not."""
+        if not self._tools:
+            self._turn(quiet=self._loop.time())
+        else:
+            self._turn(owed=self._loop.time())
+        return False
+
+    async def _nobody_there(self) -> bool:
+        self._asked += 1
+        asked = self._asked
+        self._note("no_input", times=asked)
+        if asked <= self._patience.no_input_times:
+            self._ask(self._patience.no_input)
+            return False
+        return await self._goodbye(self._patience.no_input_goodbye, unless_he_speaks=True)
+
+    async def _warn(self) -> bool:
+        self._warned = True
+        self._ask(self._patience.max_duration_warning)
+        return False
+
+    async def _time_is_up(self) -> bool:
+        self._note("max_duration", after_s=round(self._loop.time() - self._began, 1))
+        if not await self._until(lambda: not self._speaking, FINISH_S):
+            await self._interrupt()
+        return await self._goodbye(self._patience.max_duration_goodbye, unless_he_speaks=False)
+
+    async def _goodbye(self, text: str, *, unless_he_speaks: bool) -> bool:
+        """Have the last words said and heard; False: the caller spoke, or left with somebody else, and it goes on."""
+        spoken, came = self._spoken, self._came
+
+        def goes_on() -> bool:
+            return self._away or (unless_he_speaks and self._came > came)
+
+        self._ask(text)
+        await self._until(lambda: goes_on() or (self._spoken > spoken and not self._speaking), GOODBYE_S)
+        return not goes_on()
+
+    def _ask(self, text: str) -> None:
+        self._say(f"Say to the caller, in the language of this conversation: {json.dumps(text, ensure_ascii=False)}")
+        self._turn(owed=self._loop.time())
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait for something; False: it has not come in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
