@@ -189,10 +189,12 @@ def setup(
     barge_in: bool,
     history: bool,
     handle: str,
-    generation: Mapping[str, Any],
+    temperature: float,
 ) -> bytes:
     """The first message of a connection. `handle`: of the session to be resumed; empty: a new one."""
-    making: dict[str, Any] = {"responseModalities": ["AUDIO"], **generation}
+    making: dict[str, Any] = {"responseModalities": ["AUDIO"]}
+    if temperature != 1.0:
+        making["temperature"] = temperature
     speech: dict[str, Any] = {}
     if voice:
         speech["voiceConfig"] = {"prebuiltVoiceConfig": {"voiceName": voice}}
@@ -231,16 +233,16 @@ Sensitivity = Literal["", "low", "high"]
 
 
 def voice_activity_detection(
-    *, start: Sensitivity, end: Sensitivity, prefix_ms: int | None, silence_ms: int | None
+    *, start: Sensitivity, end: Sensitivity, prefix_ms: int, silence_ms: int
 ) -> dict[str, Any]:
-    """How the server decides that the caller speaks; empty: as it likes."""
+    """How the server decides that the caller speaks; empty and 0: as it likes."""
     said: dict[str, Any] = {}
     if start:
         said["startOfSpeechSensitivity"] = f"START_SENSITIVITY_{start.upper()}"
     if end:
         said["endOfSpeechSensitivity"] = f"END_SENSITIVITY_{end.upper()}"
-    if prefix_ms is not None:
+    if prefix_ms:
         said["prefixPaddingMs"] = prefix_ms
-    if silence_ms is not None:
+    if silence_ms:
         said["silenceDurationMs"] = silence_ms
     return said

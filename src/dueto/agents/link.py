@@ -102,6 +102,10 @@ def trusted() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+Meaning = Callable[[int, str], ProviderFailed | None]
+"What the code and the reason of a CLOSE mean, in a provider's own words; None: nothing more than that it closed."
+
+
 class Link(WSListener):
     """One open connection. Made by `open_link`; ended by `aclose`, by the peer, or by a fault.
 
@@ -115,9 +119,13 @@ class Link(WSListener):
         on_message: Callable[[bytes], None],
         on_closed: Callable[[ProviderFailed], None],
         late_audio_ms: int = LATE_AUDIO_MS,
+        ping_s: float = PING_S,
+        meaning: Meaning | None = None,
     ) -> None:
         super().__init__()
         self.provider = provider
+        self._ping_s = ping_s
+        self._meaning = meaning
         self.closed = False
         "Whether nothing can be sent any more."
         self.dropped_ms = 0
@@ -235,6 +243,9 @@ class Link(WSListener):
             self.closed = True
             transport.disconnect()
             asyncio.get_running_loop().call_later(CLOSE_S, transport.disconnect, False)
+            meant = self._meaning(self.close_code, self.close_reason) if self._meaning is not None else None
+            if meant is not None:
+                return self._tell(meant.fault, str(meant))
             said = f": {self.close_reason}" if self.close_reason else ""
             return self._tell("dropped", f"{self.provider} closed the connection ({self.close_code}{said})")
         elif kind != _CONTINUATION:
@@ -263,7 +274,7 @@ class Link(WSListener):
         elif sent is None:
             self._tell("dropped", f"the connection to {self.provider} broke")
         elif sent.code == WSCloseCode.GOING_AWAY:
-            self._tell("timeout", f"{self.provider} answered no ping for {PING_S:.0f} s")
+            self._tell("timeout", f"{self.provider} answered no ping for {self._ping_s:.0f} s")
         else:  # picows found the fault
             self._tell("protocol", f"{self.provider} broke the protocol: {plain(sent.reason)}")
 
@@ -335,19 +346,22 @@ async def open_link(
     ssl_context: ssl.SSLContext | None = None,
     connect_s: float = CONNECT_S,
     late_audio_ms: int = LATE_AUDIO_MS,
+    ping_s: float = PING_S,
+    meaning: Meaning | None = None,
 ) -> Link:
     """Connect to `url` (`wss://...`; `ws://` on a network that is yours) and return the open link.
 
     `provider`: its name, for texts. `secrets`: what must not stand in any text, whatever the provider says; `headers`
     and the URL's query are never repeated. `ssl_context`: for a certificate of your own, in place
-    of this machine's trust.
+    of this machine's trust. `ping_s`: when a silent peer is pinged, and how long it may take to answer.
+    `meaning`: what the provider's CLOSE means.
     Safe to cancel. Raises: ProviderFailed: within `connect_s`; LocalProtocolError: a header holds a line's end.
     """
     secrets = tuple(secrets)
     for name, value in (headers or {}).items():
         if not (name.isascii() and value.isascii() and f"{name}{value}".isprintable()):
             raise LocalProtocolError(f"the header {plain(name)} holds what no header may hold")
-    link = Link(provider, on_message, on_closed, late_audio_ms)
+    link = Link(provider, on_message, on_closed, late_audio_ms, ping_s, meaning)
     try:
         async with asyncio.timeout(connect_s):
             await ws_connect(
@@ -357,8 +371,8 @@ async def open_link(
                 websocket_handshake_timeout=connect_s,
                 logger_name=_QUIET,
                 enable_auto_ping=True,
-                auto_ping_idle_timeout=PING_S,
-                auto_ping_reply_timeout=PING_S,
+                auto_ping_idle_timeout=ping_s,
+                auto_ping_reply_timeout=ping_s,
                 max_frame_size=MAX_MESSAGE_BYTES,
                 extra_headers=headers,
                 socket_factory=lambda target: link.dial(target.host, target.port),

@@ -159,9 +159,10 @@ class Session:
         self.initiation: dict[str, Any] = {}
         self.initiated = asyncio.Event()
         self.hearing = Hearing()
+        self._taken = 0
         self.audio = bytearray()
         self.context: list[str] = []
-        self.activity = 0
+        self.active = asyncio.Semaphore(0)
         self.pongs: list[int] = []
         self.sent: list[int] = []
         "The ids of the audio that was sent."
@@ -208,7 +209,7 @@ class Session:
             case "contextual_update":
                 self.context.append(said["text"])
             case "user_activity":
-                self.activity += 1
+                self.active.release()
             case "client_tool_result":
                 waiting = self._asked.pop(said["tool_call_id"], None)
                 if waiting is None:
@@ -261,11 +262,12 @@ class Session:
         return await self._messages.get()
 
     async def hears(self, text: str) -> None:
-        """Wait until the caller has said something; this is what was understood."""
-        await self.hearing.began()
+        """Wait for the next thing that the caller says (or said already); this is what was understood."""
+        turn, self._taken = self._taken, self._taken + 1
+        await self.hearing.until(lambda: self.hearing.turns > turn)
         if self.server.agent.vad_scores:
             self.send({"type": "vad_score", "vad_score_event": {"vad_score": 0.98}})
-        await self.hearing.until(lambda: not self.hearing.speaking)
+        await self.hearing.until(lambda: self.hearing.ends > turn)
         if self.server.agent.vad_scores:
             self.send({"type": "vad_score", "vad_score_event": {"vad_score": 0.02}})
         event = {"user_transcript": text, "event_id": self._next()}

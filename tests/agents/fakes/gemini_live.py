@@ -122,6 +122,7 @@ class Session:
         self.setup: dict[str, Any] = {}
         self.set_up = asyncio.Event()
         self.hearing = Hearing()
+        self._taken = 0
         self.memory = Memory(0)
         self.resumed = False
         self.history: list[tuple[str, str]] = []
@@ -236,10 +237,11 @@ class Session:
         return await self._texts.get()
 
     async def hears(self, text: str) -> None:
-        """Wait until the caller has said something; this is what the model understood."""
-        await self.hearing.began()
+        """Wait for the next thing that the caller says (or said already); this is what was understood."""
+        turn, self._taken = self._taken, self._taken + 1
+        await self.hearing.until(lambda: self.hearing.turns > turn)
         self.send({"voiceActivity": {"type": "ACTIVITY_START", "audioOffset": f"{self.hearing.heard_ms / 1000}s"}})
-        await self.hearing.until(lambda: not self.hearing.speaking)
+        await self.hearing.until(lambda: self.hearing.ends > turn)
         self.send({"voiceActivity": {"type": "ACTIVITY_END", "audioOffset": f"{self.hearing.heard_ms / 1000}s"}})
         half = len(text) // 2
         for piece in (text[:half], text[half:]):  # it comes in pieces, and nobody says which is the last

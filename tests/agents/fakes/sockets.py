@@ -171,10 +171,10 @@ class Hearing:
         "All audio that came, loud or not."
         self.turns = 0
         "How often the caller has begun."
+        self.ends = 0
+        "How often he has stopped."
         self._silence_ms = silence_ms
         self._loud_ms = self._quiet_ms = 0.0
-        self._changed = asyncio.Condition()
-        self._ends = 0
         self._wakers: set[asyncio.Future[None]] = set()
 
     def hear(self, samples: "np.ndarray[Any, np.dtype[np.int16]]", rate_hz: int) -> None:
@@ -192,7 +192,7 @@ class Hearing:
             self.turns += 1
         elif self.speaking and self._quiet_ms >= self._silence_ms:
             self.speaking = False
-            self._ends += 1
+            self.ends += 1
         if self.speaking != before or self._wakers:
             for waker in self._wakers:
                 if not waker.done():
@@ -207,15 +207,6 @@ class Hearing:
                 await waker
             finally:
                 self._wakers.discard(waker)
-
-    async def turn(self) -> None:
-        """Wait until the caller has said something and stopped."""
-        ends = self._ends
-        await self.until(lambda: self._ends > ends)
-
-    async def began(self) -> None:
-        """Wait until the caller speaks."""
-        await self.until(lambda: self.speaking)
 
     async def ms(self, ms: float) -> None:
         """Wait until that much was heard, from the beginning."""
