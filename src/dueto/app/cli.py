@@ -87,6 +87,11 @@ def serve(
     ] = None,
     log_format: Annotated[Literal["json", "console"] | None, typer.Option(help="How log lines look.")] = None,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="The least to log.")] = "info",
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="So many processes behind one control socket; see `docs/workers.md`."),
+    ] = None,
+    worker: Annotated[str | None, typer.Option(hidden=True, help="For a worker: where it stands.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any other key of the configuration; repeatable."),
@@ -95,7 +100,8 @@ def serve(
     """Answer calls until told to stop.
 
     SIGTERM or SIGINT drains: no new calls, the running ones may finish within `call.drain_s`, the rest goes
-    back to the dialplan. A second signal closes at once.
+    back to the dialplan. A second signal closes at once. With `--workers`, SIGHUP replaces them one by one,
+    with the configuration of that moment, and no call is lost.
     """
     import asyncio
 
@@ -114,9 +120,22 @@ def serve(
         if value is not None:
             overrides.setdefault(section, {})[key] = value
     settings = _settings(config, overrides)
-    configure_logs(settings.logs.format, sys.stdout, level=log_level)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(serve_until_stopped(settings))
+        if worker is not None:
+            from dueto.app.workers.worker import Post, Worker
+
+            post = Post.parse(worker)
+            configure_logs(settings.logs.format, sys.stdout, level=log_level, worker=post.name)
+            runner.run(Worker(settings, post).run())
+            return
+        configure_logs(settings.logs.format, sys.stdout, level=log_level)
+        if workers is None:
+            runner.run(serve_until_stopped(settings))
+        else:
+            from dueto.app.workers.supervisor import Supervisor
+
+            command = (sys.executable, "-m", "dueto", *sys.argv[1:])
+            runner.run(Supervisor(settings, workers, command).run())
 
 
 @app.command(

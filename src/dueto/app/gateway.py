@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import tempfile
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from dueto.agents.media_streams import Account, Exchange, NumberPolicy
 from dueto.agents.messages import KeepMessage, MessageFile
@@ -57,7 +58,11 @@ class Gateway:
         mouth: Mouth | None = None,
         journal: Journal | None = None,
         clock: Clock = monotonic,
+        worker: str = "",
+        takes_back: bool = True,
     ) -> None:
+        """`worker`: the name of the process this is one of; connections come by `adopt` then, not by listening.
+        `takes_back`: whether calls of an earlier life are looked for."""
         check_for_serving(settings, agent_given=agent is not None)
         self.settings = settings
         self.control_port = self.media_port = self.metrics_port = self.twilio_port = 0
@@ -88,9 +93,10 @@ class Gateway:
             ticker=Ticker(clock=clock),
             logger=call_logger,
             recorder=_recorder(settings),
+            worker=worker,
         )
         router = staff.router
-        self.desk = Desk(house if router is None else router.settle(house))
+        self.desk = Desk(house if router is None else router.settle(house), takes_back=takes_back)
         self._control = _control_server(settings, self.desk)
         self._media = (
             MediaServer(self.desk, house.path, house.dialect, default_rate_hz=settings.media.rate_hz)
@@ -108,7 +114,9 @@ class Gateway:
         await self.agent.start()
         settings = self.settings
         address = settings.control.listen_address
-        if settings.correlation.control == "expected":
+        if self.desk.house.worker:
+            self.desk.house.whereabouts.control = settings.control.public_address or str(address)
+        elif settings.correlation.control == "expected":
             self.control_port = await _listening("control", address, self._control.start(address.host, address.port))
             here = "" if address.is_wildcard else f"{address.host}:{self.control_port}"
             self.desk.house.whereabouts.control = settings.control.public_address or here
@@ -186,6 +194,26 @@ class Gateway:
         """Where a switch on this very machine or network finds our media door, if nobody said more."""
         address = self.settings.media.listen_address
         return "" if address.is_wildcard or self._media is None else f"ws://{address.host}:{self.media_port}"
+
+    async def adopt(self, connection: socket.socket) -> None:
+        """Serve a control connection that another process accepted, and on which it said `connect`.
+
+        Raises: NotCapable: the engine is not the native one.
+        """
+        if not isinstance(self._control, ControlServer):
+            raise NotCapable("only the native engine takes connections that another process accepted")
+        await self._control.adopt(connection)
+
+    def metrics(self) -> bytes:
+        """What was counted, in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    async def retire(self) -> None:
+        """Take no new calls, let the running ones go on for as long as they like, close."""
+        self.desk.draining = True
+        self.desk.house.journal("", "retiring", {"calls": len(self.desk)})
+        await self.desk.empty()
+        await self.aclose()
 
     async def drain(self) -> None:
         """Take no new calls, let the running ones finish for `call.drain_s`, return the rest to the dialplan, close."""

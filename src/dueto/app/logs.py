@@ -15,11 +15,16 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 def configure_logs(
-    format: Literal["json", "console"], stream: TextIO, *, level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"],
+    stream: TextIO,
+    *,
+    level: Literal["debug", "info", "warning", "error"] = "info",
+    worker: str = "",
 ) -> None:
     """Send every log line of this process to `stream`, from structlog and from `logging` alike.
 
-    `ts` is UTC, ISO 8601, in microseconds. Of other libraries only warnings and worse are taken. May be called again.
+    `ts` is UTC, ISO 8601, in microseconds; `worker` stands in each where there are several. Of other libraries only
+    warnings and worse are taken. May be called again.
     """
     shared: list[Processor] = [
         structlog.processors.add_log_level,
@@ -27,6 +32,8 @@ def configure_logs(
         structlog.processors.format_exc_info,
         _redact,
     ]
+    if worker:
+        shared.insert(0, lambda logger, method, event: {**event, "worker": worker})
     renderer: Processor
     if format == "json":
         renderer = _render_json

@@ -1,6 +1,6 @@
 """The status listener: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever decides to send calls here."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.exposition import choose_encoder
@@ -14,8 +14,18 @@ PATHS = ("/metrics", "/healthz", "/readyz")
 class StatusServer:
     """GET and HEAD of three pages. One per registry."""
 
-    def __init__(self, listen: Address, registry: CollectorRegistry, ready: Callable[[], tuple[bool, str]]) -> None:
-        """`ready` tells whether calls are welcome, and a word about it: `ready`, `full`, `draining`."""
+    def __init__(
+        self,
+        listen: Address,
+        registry: CollectorRegistry,
+        ready: Callable[[], tuple[bool, str]],
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`ready` tells whether calls are welcome, and a word about it: `ready`, `full`, `draining`.
+
+        `refresh` is awaited before the metrics are read.
+        """
+        self._refresh = refresh
         self._registry = registry
         self._ready = ready
         self._server = HttpServer(listen, self._page, section="metrics", answered=self._count)
@@ -43,6 +53,8 @@ class StatusServer:
     async def _page(self, request: Request) -> Answer:
         match request.path:
             case "/metrics":
+                if self._refresh is not None:
+                    await self._refresh()
                 encoder, content_type = choose_encoder(request.headers.get("accept", ""))
                 return Answer(200, encoder(self._registry), content_type)
             case "/healthz":

@@ -23,8 +23,10 @@ REMEMBERED = 1000
 class Desk:
     """Pairs legs, admits them, and forgets calls that are over. Nothing here polls."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, *, takes_back: bool = True) -> None:
+        """`takes_back`: whether calls of an earlier life of this gateway are looked for (`take_back`)."""
         self.house = house
+        self._takes_back = takes_back
         self.draining = False
         self._sessions: dict[str, Session] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -118,7 +120,8 @@ class Desk:
 
     async def _census(self) -> None:
         try:
-            await self.take_back()
+            if self._takes_back:
+                await self.take_back()
             link = self.house.switch
             for session in self:
                 if link is not None and session.control_now() is None and not await link.exists(session.unique_id):

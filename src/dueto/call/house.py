@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from dueto.call.call import Call
 
 
+WORKER = "dueto_worker"
+"The channel variable that names the process which has the call."
+
+
 class Journal(Protocol):
     """Where everything worth a log line or a metric goes; the call knows no more of either."""
 
@@ -112,6 +116,8 @@ class House:
     "For opening hours."
     recorder: Recorder | None = None
     "Keeps recordings, if the configuration says where."
+    worker: str = ""
+    "Which of several processes this is: its channels carry it in `WORKER`, so that they find it when they dial again."
     whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
     @property

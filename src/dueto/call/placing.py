@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from dueto.audio.answering import AnswerEar, AnsweredBy
-from dueto.call.house import House
+from dueto.call.house import WORKER, House
 from dueto.call.ports import Agent, Outcome
 from dueto.call.registry import Registry
 from dueto.call.transfer import outcome_of
@@ -104,7 +104,10 @@ async def place(
         raise NotCapable("placing a call needs [media] public_url: the ws://HOST:PORT that the switch can dial")
     seconds = max(round(timeout_s), 1)
     argument = originate_argument(
-        dial, unique_id, house.whereabouts.control, {"originate_timeout": str(seconds), **variables}
+        dial,
+        unique_id,
+        house.whereabouts.control,
+        {"originate_timeout": str(seconds), WORKER: house.worker, **variables},
     )
     guest = Guest(agent, detect_s)
     rules = replace(house.rules, stream_start="gateway", public_url=public_url, while_waiting="silence")

@@ -21,7 +21,7 @@ from dueto.call.events import (
     Unbridged,
 )
 from dueto.call.hold import Hold
-from dueto.call.house import House
+from dueto.call.house import WORKER, House
 from dueto.call.phase import Action, CallState, Leg, Phase, step
 from dueto.call.reach import Reach
 from dueto.call.recording import Recording
@@ -221,6 +221,8 @@ class Session(Reach):
             self.journal("control_not_full", hint="without `full` hardly any verb works: `socket HOST:PORT async full`")
         # else a caller's `*` ends a prompt that then reads FILE PLAYED
         leg.post(Api("uuid_setvar", f"{self.unique_id} playback_terminators none"))
+        if worker := self.house.worker:
+            leg.post(Api("uuid_setvar", f"{self.unique_id} {WORKER} {worker}"))
         if mark := self.house.mark:
             leg.post(Api("uuid_setvar", f"{self.unique_id} dueto_owner {mark}"))
             self.note_state("agent")

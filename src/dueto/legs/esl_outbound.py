@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from typing import cast
 
 from dueto.errors import CommandRefused, LegClosed, LocalProtocolError, RemoteProtocolError, ReplyTimeout
 from dueto.legs.executions import Executions
 from dueto.legs.jobs import Jobs, output_of
 from dueto.legs.keepalive import keep_alive
+from dueto.legs.networks import Network, allowed
 from dueto.legs.ports import ControlCapabilities, ControlDoor, ControlSink
 from dueto.wire.esl import (
     Api,
@@ -34,7 +36,6 @@ from dueto.wire.esl import (
 )
 from dueto.wire.esl.names import AUDIO_SUBCLASSES, CALL_EVENTS
 
-Network = IPv4Network | IPv6Network
 MAX_COMMANDS = 1000
 "How many commands may wait for a reply; a switch that answers none of them is not asked for more."
 MAX_EARLY_EVENTS = 1000
@@ -59,6 +60,9 @@ class OutboundOptions:
     events: tuple[str, ...] = CALL_EVENTS
     subclasses: tuple[str, ...] = AUDIO_SUBCLASSES
     allow: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+    connect_said: bool = False
+    "Whether somebody else said `connect` already, and left the answer to be read."
 
     def opening(self) -> tuple[Command, ...]:
         """What is said first, in one write: `connect` must lead, and what follows needs no answer before it."""
@@ -97,14 +101,14 @@ class OutboundLeg(asyncio.Protocol):
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's derive from nothing of asyncio's
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if isinstance(peer, tuple) else "memory"
-        if isinstance(peer, tuple) and not _allowed(peer[0], self._options.allow):
+        if isinstance(peer, tuple) and not allowed(peer[0], self._options.allow):
             self._door.refused("control", "not_allowed", self.peer)
             self._end("not allowed")
             return
         if (sock := transport.get_extra_info("socket")) is not None:
             keep_alive(sock)
         opening = self._options.opening()
-        transport.write(b"".join(command.encode() for command in opening))
+        transport.write(b"".join(command.encode() for command in opening[self._options.connect_said :]))
         loop = asyncio.get_running_loop()
         self._replies.extend(loop.create_future() for _ in opening)
         self._timer = loop.call_later(self._options.connect_s, self._give_up)
@@ -375,6 +379,12 @@ class ControlServer:
         )
         return int(self._server.sockets[0].getsockname()[1])
 
+    async def adopt(self, sock: socket.socket) -> None:
+        """Serve a connection that another process accepted, and on which it said `connect` (`handover.mark_of`)."""
+        options = replace(self._options, connect_said=True)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: OutboundLeg(self._door, options), sock)
+
     async def stop_listening(self) -> None:
         """Accept nobody any more; connections that are up live on."""
         if self._server is not None:
@@ -384,15 +394,6 @@ class ControlServer:
     async def aclose(self) -> None:
         """As stop_listening: the native engine has nothing else to give back."""
         await self.stop_listening()
-
-
-def _allowed(host: str, networks: Sequence[Network]) -> bool:
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in network for network in networks)
 
 
 def _reply(answer: Reply | ApiResponse) -> Reply:

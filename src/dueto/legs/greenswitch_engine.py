@@ -12,12 +12,13 @@ import socket
 from typing import Any
 
 from dueto.errors import LegClosed
-from dueto.legs.esl_outbound import OutboundOptions, _allowed
+from dueto.legs.esl_outbound import OutboundOptions
 from dueto.legs.greenswitch.hub import HubThread
 from dueto.legs.greenswitch.leg import GreenswitchLeg
 from dueto.legs.greenswitch.library import CallApplication, MendedServer
 from dueto.legs.greenswitch.relay import LoopRegistration, Relay, RelayRegistry
 from dueto.legs.greenswitch.session import MendedSession
+from dueto.legs.networks import allowed
 from dueto.legs.ports import ControlDoor
 
 __all__ = ["GreenswitchServer"]
@@ -129,7 +130,7 @@ class GreenswitchServer:
 
     def _session_for(self, client_address: tuple[Any, ...], sock: Any) -> MendedSession | None:
         peer = str(client_address[0])
-        if not _allowed(peer, self._options.allow):
+        if not allowed(peer, self._options.allow):
             self._loops.call_soon(self.relay_refused, "not_allowed", peer)
             return None
         relay = Relay(self._hub, self._loops, self._relays, self, peer, self._report)

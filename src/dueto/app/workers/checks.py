@@ -1,0 +1,48 @@
+"""What a configuration must have before several processes may serve with it."""
+
+import sys
+
+from dueto.app.settings import Settings
+from dueto.errors import SettingsError
+
+
+def with_port(url: str, slot: int) -> str:
+    """Return `ws://HOST:PORT/...` with the port of a slot. Raises: ValueError: it names no port."""
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    host, colon, port = authority.rpartition(":")
+    if not url:
+        return ""
+    if not colon:
+        raise ValueError(f"{url} names no port")
+    return f"{scheme}://{host}:{int(port) + slot}{slash}{path}"
+
+
+def check_for_workers(settings: Settings, count: int) -> None:
+    """Return if several processes may serve with `settings`. Raises: SettingsError: one line per problem."""
+    media, problems = settings.media, []
+    if sys.platform == "win32":
+        problems.append("--workers: passing connections on needs a Unix")
+    if count < 1:
+        problems.append("--workers: at least 1")
+    if media.start != "gateway":
+        problems.append(
+            '--workers: a stream has to reach the process that has its call; write [media] start = "gateway" '
+            "and public_url, and each worker starts the streams of its own calls"
+        )
+    elif media.listen_address.port == 0:
+        problems.append("--workers: [media] listen needs a port: the workers use it and the ones above it")
+    else:
+        try:
+            with_port(media.public_url, 0)
+        except ValueError:
+            port = media.listen_address.port
+            problems.append(f"--workers: [media] public_url needs a port (ws://HOST:{port}): each worker adds its own")
+    if settings.control.engine != "native":
+        problems.append('--workers: [control] engine = "native" only: greenswitch accepts its connections itself')
+    if settings.twilio.listen_address is not None:
+        problems.append(
+            "--workers: the [twilio] endpoint can't be shared yet; leave its auth_token out, or use one process"
+        )
+    if problems:
+        raise SettingsError("\n".join(problems))
