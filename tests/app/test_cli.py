@@ -76,11 +76,11 @@ def test_the_version_is_printed_without_loading_the_gateway() -> None:
 def test_without_arguments_help_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch)
     captured = capsys.readouterr()
-    for command in ("serve", "demo", "simulate", "dialplan"):
+    for command in ("serve", "dial", "demo", "simulate", "dialplan"):
         assert command in captured.out + captured.err
 
 
-@pytest.mark.parametrize("command", ["serve", "demo", "simulate", "dialplan"])
+@pytest.mark.parametrize("command", ["serve", "dial", "demo", "simulate", "dialplan"])
 def test_the_help_of_each_command_has_an_example(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `dueto serve`, `demo`, `simulate`, `dialplan`. Heavy imports wait until a command needs them."""
+"""The command line: `dueto serve`, `dial`, `demo`, ... Heavy imports wait until a command needs them."""
 
 import os
 import sys
@@ -197,6 +197,40 @@ def simulate(
     overrides: dict[str, Any] = {"media": {"secret": secret}} if secret is not None else {}
     target = target_of(_settings(config, overrides), control=control, media=media, media_only=media_only)
     raise typer.Exit(run_simulate(target, Load(calls, rate, duration), as_json=json_))
+
+
+@app.command(
+    epilog="**Example**: `dueto dial sofia/gateway/trunk/5511999990000 --caller-id 551130000000 --detect 4`",
+    short_help="Place a call, and tell what became of it.",
+)
+def dial(
+    target: Annotated[
+        str, typer.Argument(metavar="DIAL", help="A dial string of the switch: `user/1001`, `sofia/gateway/...`.")
+    ],
+    agent: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who talks to whoever answers; from the configuration.")
+    ] = None,
+    caller_id: Annotated[str, typer.Option(metavar="NUMBER", help="The number that is shown.")] = "",
+    caller_name: Annotated[str, typer.Option(metavar="TEXT", help="The name that is shown.")] = "",
+    timeout: Annotated[float, typer.Option(min=1, max=600, help="Seconds until it is given up.")] = 60.0,
+    detect: Annotated[float, typer.Option(min=0, max=30, help="Seconds to tell person from machine; 0: don't.")] = 0.0,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    config: Config = None,
+) -> None:
+    """Place one call over the switch's own event socket (`[switch]`) and let an agent talk to whoever answers.
+
+    It may run beside `dueto serve`. Ends with the call: code 0 if it was answered, 1 if not, 2 if it can't be placed,
+    130 after Ctrl-C, which hangs up.
+    """
+    from dueto.app.dial import Wish, beside_a_running_gateway, run_dial
+    from dueto.app.logs import configure_logs
+
+    overrides: dict[str, Any] = {"agent": {"use": agent}} if agent is not None else {}
+    settings = _settings(config, overrides)
+    settings = _settings(config, overrides | beside_a_running_gateway(settings))
+    configure_logs(settings.logs.format, sys.stderr, level="warning")
+    wish = Wish(target, caller_id, caller_name, timeout, detect)
+    raise typer.Exit(run_dial(settings, wish, as_json=json_))
 
 
 @app.command(

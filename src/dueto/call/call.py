@@ -444,7 +444,7 @@ class Call:
     ) -> Happened:
         """Wait for an event of `kind`, from now on; who reads `events` gets it all the same.
 
-        Raises: TimeoutError; CallEnded: the call ended first (unless it is HungUp that is waited for).
+        Raises: TimeoutError; CallEnded: the call ended first (HungUp can be waited for until it was told).
         """
         found: asyncio.Future[Happened] = asyncio.get_running_loop().create_future()
 
@@ -452,6 +452,8 @@ class Call:
             if isinstance(event, kind) and not found.done() and where(event):
                 found.set_result(event)
 
+        if self._session.state.told:
+            raise CallEnded(f"the call {self.unique_id} is over")
         with self._session.seat.tapped(look):
             async with asyncio.timeout(timeout_s):
                 if kind is HungUp:

@@ -18,6 +18,8 @@ from dueto.wire.media.token import token_is_valid
 
 REMEMBERED = 1000
 "How many ended calls are remembered, so that a late stream of one is refused and makes no new call."
+KILL_S = 1.0
+"How long a gateway that closes waits for what it told the switch last."
 
 
 class Desk:
@@ -217,7 +219,7 @@ class Desk:
         self.draining = True
         for session in self:
             session.notify_session_ended("closing")
-        self._tasks.cancel()
+        await self._tasks.finish(KILL_S)  # channels of ours that still ring are killed
         try:
             async with asyncio.timeout(self.house.rules.closing_s + 5.0):
                 await self.empty()

@@ -32,6 +32,12 @@ class Tasks:
             if task is not but:
                 task.cancel()
 
+    async def finish(self, patience_s: float) -> None:
+        """Let them come to their end; what has not by then is cancelled."""
+        if self._running:
+            await asyncio.wait(tuple(self._running), timeout=patience_s)
+        self.cancel()
+
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
