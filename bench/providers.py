@@ -1,0 +1,349 @@
+"""What a voice provider's adapter costs, and how evenly its voice reaches the caller when a hundred calls talk at once.
+
+    python -m bench.providers [--calls 100] [--seconds 10] [--rate 8000]
+
+First each adapter alone: microseconds per 20 ms frame up and per 100 ms delta down, without sockets. Then a gateway in
+a process of its own on one core; a provider behind TLS and the callers on another. Every call is media only, sends 50
+frames a second and hears the model without a pause: deltas of 100 ms, a second ahead at first, then as fast as they are
+heard. Measured at the caller: the gaps between frames, once everybody talks. The bar: p99 under 25 ms, nothing missing.
+"""
+
+import argparse
+import asyncio
+import base64
+import itertools
+import json
+import os
+import ssl
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, ClassVar
+
+import trustme
+from picows import (
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    ws_connect,
+    ws_create_server,
+)
+
+from dueto.agents.openai_realtime import OpenAIRealtime, openai_realtime
+from dueto.agents.openai_session import OpenAIOptions, OpenAISession
+from dueto.agents.ports import Connect, Opening
+from dueto.agents.provider import ProviderAgent
+from dueto.app.gateway import Gateway
+from dueto.app.logs import configure_logs
+from dueto.app.serve import new_event_loop
+from dueto.app.settings import Settings
+from dueto.audio import ulaw_encode
+from dueto.sim import tone
+
+GATEWAY_CORE, OTHERS_CORE = 0, 1
+MOST_GAP_MS = 25.0
+FRAME_S = 0.02
+DELTA_MS = 100
+AHEAD_MS = 1000
+WARM_S = 2.0
+TIMES = 20_000
+
+
+# -- one adapter alone
+
+
+class _Nowhere:
+    """A link that sends nothing."""
+
+    dropped_ms = 0
+
+    def send_audio(self, message: bytes, ms: int = 20) -> None:
+        pass
+
+    send = send_audio
+
+
+def _per_call_us(work: Callable[[], object], times: int = TIMES) -> float:
+    for _ in range(times // 10):
+        work()
+    began = time.perf_counter()
+    for _ in range(times):
+        work()
+    return (time.perf_counter() - began) / times * 1e6
+
+
+def openai_alone(rate_hz: int) -> Iterator[tuple[str, float]]:
+    """The OpenAI adapter, for a call at `rate_hz`."""
+    provider = OpenAIRealtime(OpenAIOptions(api_key="k"), Opening(rate_hz))
+    session = OpenAISession(provider._happened, provider._closed)
+    session.link = _Nowhere()  # type: ignore[assignment]
+    provider._session = session
+    frame = tone(provider.hears_hz, FRAME_S, 300.0)
+    yield f"openai, {rate_hz} Hz: frame up", _per_call_us(lambda: provider.hear(frame))
+    message = _delta("item", provider.speaks_hz)
+    events = provider._told._events
+
+    def down() -> None:
+        session.message(message)
+        events.clear()
+
+    yield f"openai, {rate_hz} Hz: 100 ms delta down", _per_call_us(down, TIMES // 4)
+
+
+async def alone() -> None:
+    """Print what each adapter costs."""
+    for rate_hz in (8000, 16000):
+        for what, us in openai_alone(rate_hz):
+            print(f"{what:<44}{us:>8.2f} us")
+
+
+# -- the provider, in the parent's process or one of its own
+
+
+def _delta(item_id: str, rate_hz: int) -> bytes:
+    pcm = tone(rate_hz, DELTA_MS / 1000, 440.0)
+    delta = base64.b64encode(ulaw_encode(pcm) if rate_hz == 8000 else pcm).decode()
+    return json.dumps(
+        {
+            "type": "response.output_audio.delta",
+            "event_id": "event_1",
+            "response_id": "resp_1",
+            "item_id": item_id,
+            "output_index": 0,
+            "content_index": 0,
+            "delta": delta,
+        }
+    ).encode()
+
+
+class PacedOpenAI(WSListener):
+    """Talks without a pause as soon as its session is set up; what it hears it only counts."""
+
+    talking: ClassVar["set[PacedOpenAI]"] = set()
+    heard: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._transport: WSTransport | None = None
+        self._delta = b""
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        self._tell({"type": "session.created", "event_id": "e", "session": {"type": "realtime"}})
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+        elif frame.get_payload_as_memoryview()[9:14].tobytes() == b"input":
+            PacedOpenAI.heard += 1
+        else:
+            event = json.loads(frame.get_payload_as_bytes())
+            if event["type"] == "session.update":
+                pcmu = event["session"]["audio"]["output"]["format"]["type"] == "audio/pcmu"
+                self._delta = _delta("item_1", 8000 if pcmu else 24000)
+                self._tell({"type": "session.updated", "event_id": "e", "session": event["session"]})
+            elif event["type"] == "response.create":
+                self._tell({"type": "response.created", "event_id": "e", "response": {"id": "resp_1"}})
+                for _ in range(AHEAD_MS // DELTA_MS):
+                    transport.send(WSMsgType.TEXT, self._delta)
+                self.talking.add(self)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._transport = None
+        self.talking.discard(self)
+
+    def say_more(self) -> None:
+        if self._transport is not None:
+            self._transport.send(WSMsgType.TEXT, self._delta)
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        assert self._transport is not None
+        self._transport.send(WSMsgType.TEXT, json.dumps(event).encode())
+
+
+async def _provide(line: Connection, certificate: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = await ws_create_server(lambda request: _paced(request), "127.0.0.1", 0, ssl=context, backlog=512)
+    line.send(server.sockets[0].getsockname()[1])
+    began, deltas = time.monotonic(), 0
+    while not line.poll():
+        for number, one in enumerate(tuple(PacedOpenAI.talking)):  # not all in one turn, as they would not come
+            one.say_more()
+            if number % 10 == 9:
+                await asyncio.sleep(0)
+        deltas += 1
+        await asyncio.sleep(max(began + deltas * DELTA_MS / 1000 - time.monotonic(), 0))
+    server.close()
+
+
+def _paced(request: WSUpgradeRequest) -> WSListener:
+    return PacedOpenAI()
+
+
+# -- the gateway
+
+
+async def _serve(line: Connection, connect: Connect) -> None:
+    settings = Settings.model_validate(
+        {
+            "correlation": {"control": "none"},
+            "media": {"listen": "127.0.0.1:0", "token": "off", "dialect": "audio_stream-binary"},
+            "metrics": {"listen": ""},
+        }
+    )
+    async with Gateway(settings, agent=ProviderAgent(connect)) as gateway:
+        line.send(gateway.media_port)
+        while not line.poll():  # noqa: ASYNC110 - a pipe from another process
+            await asyncio.sleep(0.05)
+
+
+def _gateway_process(line: Connection, provider_port: int, authority: str) -> None:
+    _pin(GATEWAY_CORE)
+    trust = ssl.create_default_context(cafile=authority)
+    connect = openai_realtime(url=f"https://localhost:{provider_port}/v1", api_key="k", ssl=trust)
+    with open(os.devnull, "w") as nobody, asyncio.Runner(loop_factory=new_event_loop) as runner:
+        configure_logs("json", nobody)  # made as in service, and not written down
+        runner.run(_serve(line, connect))
+
+
+def _provider_process(line: Connection, certificate: str) -> None:
+    _pin(OTHERS_CORE)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_provide(line, certificate))
+
+
+def _pin(core: int) -> None:
+    if core in os.sched_getaffinity(0):
+        os.sched_setaffinity(0, {core})
+
+
+# -- the callers
+
+
+class Telephone(WSListener):
+    """A caller's stream: when each frame came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came: list[float] = []
+        self.transport: WSTransport | None = None
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.BINARY:
+            self.came.append(time.monotonic())
+        elif frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+
+async def _call(media_port: int, calls: int, seconds: float, rate_hz: int, gateway_pid: int) -> dict[str, float]:
+    frame = tone(rate_hz, FRAME_S, 300.0)
+    telephones: list[Telephone] = []
+    for _ in range(calls):
+        url = f"ws://127.0.0.1:{media_port}/stream/bench/{uuid.uuid4()}/1001?rate={rate_hz}&mix=mono"
+        _, listener = await ws_connect(lambda request, response: Telephone(), url)
+        telephones.append(listener)  # type: ignore[arg-type]
+    slots = [telephones[at::20] for at in range(20)]
+    began, at, late_s = time.monotonic(), 0, 0.0
+    measured_from = began + WARM_S
+    cpu_s, until = 0.0, began + WARM_S + seconds
+    while (now := time.monotonic()) < until:
+        if not cpu_s and now >= measured_from:
+            cpu_s, late_s = _cpu_s(gateway_pid), 0.0
+        due = began + at * FRAME_S / 20
+        late_s = max(late_s, now - due)
+        while due <= now:
+            for telephone in slots[at % 20]:
+                if telephone.transport is not None:
+                    telephone.transport.send(WSMsgType.BINARY, frame)
+            at += 1
+            due = began + at * FRAME_S / 20
+        await asyncio.sleep(max(due - time.monotonic(), 0))
+    cpu_s = _cpu_s(gateway_pid) - cpu_s
+    gaps: list[float] = []
+    frames = 0
+    for telephone in telephones:
+        came = [moment for moment in telephone.came if measured_from <= moment <= until]
+        frames += len(came)
+        gaps += [(later - earlier) * 1000 for earlier, later in itertools.pairwise(came)]
+        if telephone.transport is not None:
+            telephone.transport.disconnect(graceful=False)
+    gaps.sort()
+    expected = calls * seconds / FRAME_S
+    return {
+        "p50": gaps[len(gaps) // 2],
+        "p99": gaps[int(len(gaps) * 0.99)],
+        "max": gaps[-1],
+        "missing_percent": max(0.0, (1 - frames / expected) * 100),
+        "cpu_ms_per_call_s": cpu_s * 1000 / (calls * seconds),
+        "late_ms": late_s * 1000,
+    }
+
+
+def _cpu_s(pid: int) -> float:
+    return time.clock_gettime((~pid << 3) | 2)  # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED)
+
+
+def bridged(calls: int, seconds: float, rate_hz: int) -> dict[str, float]:
+    """Run the whole of it once."""
+    context = get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, authority = Path(folder, "server.pem"), Path(folder, "ca.pem")
+        ca = trustme.CA()
+        ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+        ca.cert_pem.write_to_path(str(authority))
+        line, theirs = context.Pipe()
+        provider = context.Process(target=_provider_process, args=(theirs, str(certificate)), daemon=True)
+        provider.start()
+        port = line.recv()
+        gateway_line, gateway_theirs = context.Pipe()
+        gateway = context.Process(target=_gateway_process, args=(gateway_theirs, port, str(authority)), daemon=True)
+        gateway.start()
+        media_port = gateway_line.recv()
+        _pin(OTHERS_CORE)
+        try:
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                return runner.run(_call(media_port, calls, seconds, rate_hz, gateway.pid or 0))
+        finally:
+            for other, process in ((gateway_line, gateway), (line, provider)):
+                other.send(None)
+                process.join(10)
+                if process.is_alive():
+                    process.kill()
+                    process.join()
+
+
+def main() -> int:
+    """Run both parts; exit code 1 where the bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rate", type=int, default=8000, choices=(8000, 16000))
+    options = parser.parse_args()
+    asyncio.run(alone())
+    found = bridged(options.calls, options.seconds, options.rate)
+    print(f"{options.calls} calls at {options.rate} Hz over TLS, at the caller:")
+    print(f"  gaps p50 {found['p50']:.1f}, p99 {found['p99']:.1f}, max {found['max']:.1f} ms")
+    print(
+        f"  missing {found['missing_percent']:.2f} %, gateway {found['cpu_ms_per_call_s']:.2f} ms CPU per call-second"
+    )
+    print(f"  the load itself was late by at most {found['late_ms']:.1f} ms")
+    met = found["p99"] < MOST_GAP_MS and found["missing_percent"] < 1.0
+    print(f"bar, p99 under {MOST_GAP_MS:.0f} ms and nothing missing: {'met' if met else 'MISSED'}")
+    return int(not met)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
