@@ -98,6 +98,7 @@ async def test_the_example_bot_answers_a_call(monkeypatch: pytest.MonkeyPatch) -
     import examples.media_streams as example
 
     async def caller(line: Line) -> None:
+        await line.wait(0.2)
         await line.say(tone(8000, 0.5, 440.0))
         await line.hears_speech()
         await line.hears_silence(300)
@@ -109,5 +110,5 @@ async def test_the_example_bot_answers_a_call(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(example, "TOKEN", TOKEN)
         call = await here.switch.place(Caller(script=caller))
         await call.done()
-    assert heard_ms(call) == pytest.approx(500, abs=100)
+    assert 60 < heard_ms(call) <= 540, "of what was said before the bot was there, it heard nothing"
     assert call.hangup_cause == "NORMAL_CLEARING"

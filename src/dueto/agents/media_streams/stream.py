@@ -1,13 +1,13 @@
 """One media stream towards a bot: the caller's audio up, the bot's audio down, and a mark told when it was HEARD."""
 
 import asyncio
-import contextlib
 import secrets
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from dueto.agents.flow import SETTLE_S, Flow
 from dueto.agents.link import Link, open_link
 from dueto.agents.media_streams import messages
 from dueto.agents.media_streams.account import Account
@@ -15,10 +15,8 @@ from dueto.agents.media_streams.messages import FRAME_MS, RATE_HZ
 from dueto.audio import ulaw_decode, ulaw_encode
 from dueto.call import Call
 from dueto.call.utterance import Utterance
-from dueto.errors import DuetoError, ProviderFailed, RemoteProtocolError
+from dueto.errors import ProviderFailed, RemoteProtocolError
 
-SETTLE_S: Final = 0.1
-"A bot says nothing of where a sentence ends: so much silence from it, with nothing left to play, is an end."
 GAP_MS: Final = 200
 "So much later than expected, the caller's audio has had a gap: its timestamps begin anew."
 PIECE_BYTES: Final = RATE_HZ
@@ -65,10 +63,7 @@ class BotStream:
         self._began_at = 0.0
         self._at_ms = 0
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._said: Utterance | None = None
-        self._speaks = False
-        "Whether more may be added to it."
-        self._spoke_at = 0.0
+        self._voice = Flow(call, RATE_HZ)
         self._kept: deque[bytes | str] = deque()
         "Audio, and the names of marks, that wait behind `MAX_AHEAD_MS`."
         self._kept_bytes = 0
@@ -175,7 +170,7 @@ class BotStream:
 
     def _keep(self, item: bytes | str) -> None:
         """Say it, or note the mark; behind what waits already."""
-        if self._kept or self._ahead_ms() >= MAX_AHEAD_MS:
+        if self._kept or self._voice.ahead_ms >= MAX_AHEAD_MS:
             self._kept.append(item)
             self._kept_bytes += len(item)
             if self._kept_bytes > MAX_KEPT_BYTES or len(self._kept) > MAX_MARKS:
@@ -186,31 +181,17 @@ class BotStream:
 
     def _take(self, item: bytes | str) -> None:
         if isinstance(item, bytes):
-            self._say(item)
+            self._voice.add(ulaw_decode(item))
         elif len(self._marks) >= MAX_MARKS:
             self._fail("the bot sets more marks than anybody could count")
         else:
-            said = self._said
+            said = self._voice.utterance
             self._marks.append(_Awaited(item, said, 0 if said is None else said.queued_ms))
             self._tell_marks()
 
-    def _say(self, payload: bytes) -> None:
-        self._spoke_at = self._now()
-        try:
-            if self._said is None or not self._speaks or self._said.done:
-                self._said = self._call.utterance(rate_hz=RATE_HZ)
-                self._speaks = True
-            self._said.add(ulaw_decode(payload))
-        except DuetoError:  # bridged, or over: nobody is to hear it
-            self._speaks = False
-
-    def _ahead_ms(self) -> int:
-        return 0 if self._said is None or self._said.done else self._said.queued_ms - self._said.heard_ms
-
     def _clear(self) -> None:
         """Silence; every mark that waits is told at once, in order."""
-        self._call.stop_now(by="bot")
-        self._speaks = False
+        self._voice.cut("bot")
         self._marks.extend(_Awaited(item, None, 0) for item in self._kept if isinstance(item, str))
         self._kept.clear()
         self._kept_bytes = 0
@@ -221,10 +202,7 @@ class BotStream:
         while self._kept:
             self._look()
             await asyncio.sleep(SETTLE_S)
-        if self._said is not None:
-            self._said.finish()
-            with contextlib.suppress(DuetoError):
-                await self._said.heard()
+        await self._voice.heard()
 
     # -- marks, and the ends of sentences
 
@@ -237,7 +215,7 @@ class BotStream:
 
     def _watch(self) -> None:
         """Look again when the next mark may have been heard, or the sentence may be over. One timer at a time."""
-        if self._timer is None and (self._marks or self._kept or self._speaks):
+        if self._timer is None and (self._marks or self._kept or self._voice.open):
             wait_s = SETTLE_S
             if self._marks and (said := self._marks[0].utterance) is not None:
                 wait_s = min(wait_s, max((self._marks[0].at_ms - said.heard_ms) / 1000, FRAME_MS / 1000))
@@ -246,14 +224,11 @@ class BotStream:
     def _look(self) -> None:
         self._timer = None
         self._tell_marks()
-        while self._kept and self._ahead_ms() < MAX_AHEAD_MS:
+        while self._kept and self._voice.ahead_ms < MAX_AHEAD_MS:
             item = self._kept.popleft()
             self._kept_bytes -= len(item)
             self._take(item)
-        idle_s = self._now() - self._spoke_at
-        if self._speaks and self._said is not None and idle_s >= SETTLE_S and self._ahead_ms() <= SETTLE_S * 1000:
-            self._speaks = False
-            self._said.finish()  # its last part of a frame is said, too
+        self._voice.settle()
         self._watch()
 
     def _closed(self, failure: ProviderFailed) -> None:
