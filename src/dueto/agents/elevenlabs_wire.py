@@ -5,12 +5,11 @@ Each message of the server's has a `type`, and what it says under a name of its 
 """
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
-from dueto.agents.ports import ToolSpec
 from dueto.errors import RemoteProtocolError
 
 
@@ -228,51 +227,3 @@ def audio_format(name: str) -> tuple[Coding, int]:
         if coding == "ulaw" and rate == "8000":
             return "ulaw", 8000
     raise RemoteProtocolError(f"the agent's audio format is {name}: choose ulaw_8000 or pcm_16000 in its settings")
-
-
-# -- tools
-
-
-def client_tool(tool: ToolSpec, *, timeout_s: int = 120) -> dict[str, Any]:
-    """A tool as ElevenLabs keeps it: its page *Add tool* takes it as JSON, `POST /v1/convai/tools` as `tool_config`.
-
-    `timeout_s`: 1 to 120; a transfer takes as long as the other telephone rings.
-    """
-    parameters = _schema(tool.parameters)
-    parameters.pop("description", None)
-    said: dict[str, Any] = {
-        "type": "client",
-        "name": tool.name,
-        "description": tool.description,
-        "expects_response": True,
-        "response_timeout_secs": timeout_s,
-    }
-    if parameters.get("properties"):
-        said["parameters"] = parameters
-    return said
-
-
-_KEPT: Final = ("type", "description", "enum", "required")
-
-
-def _schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ElevenLabs takes of a JSON schema: types, descriptions, enums of strings, nesting. Each value needs a
-    description there: where the schema has none its name has to do."""
-    found: dict[str, Any] = {name: schema[name] for name in _KEPT if name in schema}
-    if isinstance(found.get("type"), list):  # ["string", "null"]
-        found["type"] = next((kind for kind in found["type"] if kind != "null"), "string")
-    if "enum" in found and found.get("type", "string") != "string":
-        del found["enum"]
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping):
-        found["properties"] = {
-            name: {"description": name.replace("_", " "), **_schema(value)} for name, value in properties.items()
-        }
-    if "items" in schema:
-        found["items"] = {"description": "one of them", **_schema(schema["items"])}
-    return found
-
-
-def printed(tools: Sequence[ToolSpec]) -> list[dict[str, Any]]:
-    """Return all of them."""
-    return [client_tool(tool) for tool in tools]
