@@ -93,6 +93,10 @@ class Toolbox:
         """What there is."""
         return list(self._tools)
 
+    def deadline_s(self, name: str) -> float:
+        """How long a tool may take."""
+        return self._tools[name].deadline_s
+
     def specs(self, call: "Call") -> tuple[ToolSpec, ...]:
         """What the model is told of this call's tools."""
         return self.describe(Places(call.destinations, call.local_time()))

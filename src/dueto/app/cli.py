@@ -1,4 +1,4 @@
-"""The command line: `dueto serve`, `dial`, `demo`, ... Heavy imports wait until a command needs them."""
+"""The command line: `dueto serve`, `check`, `dial`, `demo`, ... Heavy imports wait until a command needs them."""
 
 import os
 import sys
@@ -254,6 +254,47 @@ def dialplan(
         print(fusionpbx_rows(settings, media_only=media_only), end="")
     else:
         print(dialplan_guide(settings, media_only=media_only, show_secret=show_secret), end="")
+
+
+@app.command(
+    epilog="**Example**: `dueto check --config dueto.toml`", short_help="Check a configuration: who gets which call."
+)
+def check(config: Config = None) -> None:
+    """Read the configuration, build all its agents and tools, and say who gets which call. Opens no door, asks nobody.
+
+    Ends with code 2, and one sentence for each problem, where `dueto serve` would not start.
+    """
+    from dueto.app.overview import check_overview
+
+    print(check_overview(_settings(config, {})), end="")
+
+
+@app.command(short_help="List the agents: of this configuration, and kinds there are.")
+def agents(config: Config = None) -> None:
+    """List the kinds of agents on this machine, and the agents of the configuration."""
+    from dueto.app.overview import agents_overview
+
+    print(agents_overview(_settings(config, {})), end="")
+
+
+@app.command(
+    epilog="**Example**: `dueto tools --agent front --format elevenlabs`",
+    short_help="Print the tools that an agent's model can call.",
+)
+def tools(
+    config: Config = None,
+    agent: Annotated[
+        str, typer.Option(metavar="NAME", help="An `[agents.NAME]`; without it, that of `[agent] use`.")
+    ] = "",
+    format_: Annotated[
+        Literal["json", "elevenlabs"],
+        typer.Option("--format", help="As models are told of them, or to be pasted into ElevenLabs, tool by tool."),
+    ] = "json",
+) -> None:
+    """Print the tools that an agent's model can call, with the destinations there are."""
+    from dueto.app.overview import tools_listing
+
+    print(tools_listing(_settings(config, {}), agent, format_), end="")
 
 
 def _settings(config: Path | None, overrides: dict[str, Any]) -> "Settings":
