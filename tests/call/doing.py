@@ -20,6 +20,7 @@ RULES = CallRules(public_url="ws://127.0.0.1:8085", rate_hz=8000)
 DESTINATIONS = {
     "operator": Destination("operator", "user/1001"),
     "closed": Destination("closed", "user/1001", when="sun 03:00-03:01"),
+    "mobile": Destination("mobile", "sip:5511@example.org", via="refer"),
     "away": Destination("away", "2000 XML default", via="transfer"),
 }
 ENDPOINTS = {"user/1001": Endpoint("answers", hangs_up_after_s=1.0)}

@@ -10,8 +10,8 @@ import pytest
 from tests.call.doing import VERBS, Doing, outcome_of, presses, scene, verb
 from tests.call.test_transfers import loudness, virtually
 
-from dueto.call import Call
-from dueto.call.events import Dtmf, Held, HungUp
+from dueto.call import Call, TransferResult
+from dueto.call.events import Dtmf, Held, HungUp, Speech
 from dueto.call.ports import Accept
 from dueto.errors import (
     CallEnded,
@@ -281,6 +281,81 @@ def test_the_other_side_takes_the_call_as_it_was_asked_to(accept: Accept, outcom
         endpoints={"user/1001": Endpoint("answers", presses="3", presses_after_s=0.8)},
     )
     assert agent.result.outcome == outcome
+
+
+class Understands:
+    """An ear that understands one thing, whatever is said."""
+
+    rate_hz = 8000
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._emit: Callable[[Any], None] | None = None
+
+    def attach(self, emit: Callable[[Any], None]) -> None:
+        self._emit = emit
+
+    def hear(self, frame: bytes) -> None:
+        if self._emit is not None and any(frame):
+            emit, self._emit = self._emit, None
+            emit(Speech(self._text, 0.9, 0, 500))
+
+    async def aclose(self) -> None:
+        self._emit = None
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [("Yes please", "bridged"), ("not now", "declined"), ("yesterday", "declined"), ("what", "declined")],
+)
+def test_the_other_side_takes_the_call_by_word_or_declines_it(said: str, outcome: str) -> None:
+    accept = Accept(
+        prompt="", words=("yes", "go ahead"), decline_words=("not now",), ear=lambda: Understands(said), within_s=3.0
+    )
+    agent = verb(
+        lambda call: call.transfer("operator", mode="announced", announce=tone(8000, 0.2, 700), accept=accept),
+        endpoints={"user/1001": Endpoint("answers", says=tone(8000, 1.0, 300))},
+    )
+    assert agent.result.outcome == outcome
+
+
+@pytest.mark.parametrize("mode", ["blind", "announced"])
+def test_once_they_are_connected_no_frame_of_either_reaches_an_agent(mode: Any) -> None:
+    frames: list[tuple[str, float]] = []
+    bridged_at: list[float] = []
+
+    async def do(call: Call) -> None:
+        clock = asyncio.get_running_loop().time
+
+        async def announce(other: Call) -> bool:
+            other.audio_to(lambda frame: frames.append(("B", clock())))
+            await other.say(tone(8000, 0.5, 700))
+            return True
+
+        call.audio_to(lambda frame: frames.append(("A", clock())))
+        await asyncio.sleep(0.5)
+        await call.transfer("operator", mode=mode, announce=announce)
+        bridged_at.append(clock())
+        await asyncio.sleep(3.0)
+
+    agent = verb(do, endpoints={"user/1001": Endpoint("answers", answer_after_s=0.5)})
+    assert agent.error is None
+    assert {who for who, _ in frames} == ({"A"} if mode == "blind" else {"A", "B"})
+    assert max(at for _, at in frames) < bridged_at[0]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        (Endpoint("answers"), TransferResult("let_go", "BLIND_TRANSFER")),
+        (Endpoint("busy"), TransferResult("busy", sip_code=486)),
+        (Endpoint("rejects"), TransferResult("rejected", sip_code=603)),
+        (Endpoint("unreachable"), TransferResult("unreachable", sip_code=503)),
+    ],
+)
+def test_a_refer_comes_to_what_the_telephone_tells_of_it(endpoint: Endpoint, expected: TransferResult) -> None:
+    agent = verb(lambda call: call.transfer("mobile"), endpoints={"sip:5511@example.org": endpoint})
+    assert agent.result == expected
 
 
 def test_a_digit_for_the_agent_waits_in_the_order_it_came() -> None:

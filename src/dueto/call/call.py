@@ -16,6 +16,7 @@ from dueto.call.presence import Presence, presence
 from dueto.call.recording import Recording
 from dueto.call.session import Session
 from dueto.call.transcript import Transcript
+from dueto.call.transfer import REFERRED
 from dueto.call.utterance import Utterance
 from dueto.clock import Clock
 from dueto.errors import CallEnded, CommandRefused, LocalProtocolError, NotCapable, ReplyTimeout
@@ -282,16 +283,26 @@ class Call:
             elif introduce:
                 await self.say(introduce)
 
-        async with self._session.alive():
-            return await self._session.conduct.transfer(
-                target,
-                mode,
-                announce=announce,
-                accept=accept or Accept(),
-                introduce=meet,
-                ringback=ringback,
-                timeout_s=timeout_s,
-            )
+        try:
+            async with self._session.alive():
+                return await self._session.conduct.transfer(
+                    target,
+                    mode,
+                    announce=announce,
+                    accept=accept or Accept(),
+                    introduce=meet,
+                    ringback=ringback,
+                    timeout_s=timeout_s,
+                )
+        except CallEnded:
+            destination = self._session.house.destinations.get(target)
+            if destination is None or destination.via != "refer":
+                raise
+            with contextlib.suppress(CallEnded, TimeoutError):
+                await self.wait_for(HungUp, timeout_s=1.0)  # the cause may come a moment later
+            if self._session.hangup_cause == REFERRED:  # the channel's end is how a REFER succeeds
+                return TransferResult("let_go", REFERRED)
+            raise
 
     async def bridge(self, target: str, *, timeout_s: float = 30.0) -> TransferResult:
         """Call a destination and connect the caller with it: the blind transfer, by the switch's own word."""

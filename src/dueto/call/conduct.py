@@ -13,7 +13,7 @@ from dueto.call import phase
 from dueto.call.consult import Consultation, Introduce
 from dueto.call.hours import open_destination
 from dueto.call.ports import Accept, Announce, Destination, Mode, TransferResult
-from dueto.call.transfer import VARIABLES_OF_THIS_ATTEMPT, failed_bridge
+from dueto.call.transfer import VARIABLES_OF_THIS_ATTEMPT, failed_bridge, referred
 from dueto.errors import CommandRefused, DuetoError, LegClosed, NotCapable, ReplyTimeout
 from dueto.legs.ports import ControlLeg
 from dueto.wire.esl import Api, SendMsg
@@ -29,6 +29,8 @@ HEARD_S = 60.0
 STREAM_S = 1.5
 "How long a started stream has to be here: the module gives connect and upgrade one second."
 TRIES = 3
+REFER_S = 310.0
+"How long a REFER may take: older switches wait for the telephone's word for five minutes, newer ones 10 s."
 SLACK_S = 10.0
 "What a bridge may take beyond its time-out: the switch counts whole seconds, and the far end may be slow to let go."
 SORRY = "I am sorry, something went wrong. One moment, please."
@@ -234,10 +236,8 @@ class Conduct:
         control = await session.switch()
         if destination.via == "refer":
             with session.application("deflect"):
-                completion = await control.execute("deflect", destination.dial, timeout_s=10.0)
-            if completion.get("Answer-State") == "ringing":
-                return TransferResult("failed", "the caller's telephone takes a REFER only once it was answered")
-            return TransferResult("let_go")
+                control.post(Api("uuid_setvar", f"{session.unique_id} sip_refer_reply"))
+            return referred(await control.execute("deflect", destination.dial, timeout_s=REFER_S))
         await self._stop_stream(control)  # it would survive the transfer
         await control.api("uuid_transfer", f"{session.unique_id} {destination.dial}")
         session.leave(dueto_result="transferred")

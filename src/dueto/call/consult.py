@@ -192,6 +192,8 @@ class Consultation:
     async def _spoken(self) -> list[bytes]:
         """Return what the other side is told, as L16. Raises: NotCapable: it is text, and there is no mouth for it."""
         words: list[bytes] = []
+        if callable(self._announce) and self._session.house.mouth is None:
+            return words  # whoever speaks for himself also says what is to be pressed
         for what in (None if callable(self._announce) else self._announce, self._accept.prompt):
             if isinstance(what, str) and what:
                 mouth = self._session.mouth

@@ -64,7 +64,8 @@ class Destination:
     "What becomes of the caller when the other side hangs up: he is the agent's again, or is hung up."
     via: Literal["bridge", "transfer", "refer"] = "bridge"
     """How a blind transfer goes: `bridge` keeps the caller until the other side answers; `transfer` (`dial` is
-    `EXTENSION [DIALPLAN [CONTEXT]]`) and `refer` (`dial` is a SIP URI) hand him over and know no more."""
+    `EXTENSION [DIALPLAN [CONTEXT]]`) hands him over and knows no more, `refer` (`dial` is a SIP URI) what his
+    telephone tells."""
 
 
 Outcome = Literal[

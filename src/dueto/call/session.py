@@ -112,6 +112,11 @@ class Session(Reach):
         """Whether the channel is gone, or was given up for want of a stream: nothing may join it any more."""
         return self._witness != "left" or self.conduct.gave_up
 
+    @property
+    def hangup_cause(self) -> str:
+        """Why the channel was hung up, as far as we were told."""
+        return self._cause or ""
+
     def let_go_within(self, seconds: float) -> None:
         """Call the letting go done after `seconds`, whatever became of it: a dead switch answers nothing."""
         self._timer("let_go", seconds, phase.Left())

@@ -21,6 +21,18 @@ _OUTCOMES: dict[str, Outcome] = {
     "RECOVERY_ON_TIMER_EXPIRE": "unreachable",
     "ORIGINATOR_CANCEL": "cancelled",
 }
+_BY_STATUS: dict[int, Outcome] = {
+    404: "unreachable",
+    408: "no_answer",
+    480: "no_answer",
+    486: "busy",
+    487: "cancelled",
+    503: "unreachable",
+    600: "busy",
+    603: "rejected",
+}
+REFERRED = "BLIND_TRANSFER"
+"The hangup cause of a channel whose telephone followed a REFER."
 VARIABLES_OF_THIS_ATTEMPT = ("originate_disposition", "last_bridge_proto_specific_hangup_cause")
 "Unset before a bridge: they stay on the channel, and a second bridge must not be judged by the first one's."
 
@@ -28,6 +40,21 @@ VARIABLES_OF_THIS_ATTEMPT = ("originate_disposition", "last_bridge_proto_specifi
 def outcome_of(cause: str) -> Outcome:
     """Return what `cause` (a hangup cause in the switch's words) means to who wanted to talk to somebody."""
     return _OUTCOMES.get(cause, "failed")
+
+
+def referred(completion: Event) -> TransferResult:
+    """Read a CHANNEL_EXECUTE_COMPLETE of `deflect`: what the caller's telephone told of its own attempt, if anything.
+
+    `mod_sofia` keeps the last NOTIFY's status line in `sip_refer_reply`, and hangs up after a 200 with BLIND_TRANSFER
+    (`sofia.c`); newer ones hang up whatever the status was (`mod_sofia.c`).
+    """
+    if completion.get("Answer-State") == "ringing":
+        return TransferResult("failed", "the caller's telephone takes a REFER only once it was answered")
+    words = completion.variable("sip_refer_reply").split()
+    status = int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+    if status is None or status < 300:
+        return TransferResult("let_go", sip_code=status)
+    return TransferResult(_BY_STATUS.get(status, "failed"), sip_code=status)
 
 
 def failed_bridge(completion: Event) -> TransferResult:

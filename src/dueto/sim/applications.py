@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dueto.sim import dialplan
 from dueto.sim.bridge import bridge
 from dueto.sim.control import ControlConnection
+from dueto.sim.endpoints import CAUSES, SIP_STATUS, endpoint_of
 from dueto.sim.sounds import NoSuchSound, open_sound
 from dueto.sim.together import conference, exchange
 
@@ -70,6 +71,21 @@ async def park(channel: "Channel", _argument: str) -> bool:
 
 async def transfer(channel: "Channel", argument: str) -> bool:
     dialplan.transfer(channel, argument.split())
+    return True
+
+
+async def deflect(channel: "Channel", argument: str) -> bool:
+    """REFER: the caller's telephone calls `argument` itself, and says in `sip_refer_reply` what came of it."""
+    if not channel.answered:
+        return True
+    endpoint = endpoint_of(argument, channel.core.endpoints)
+    channel.record.note("caller", "referred", to=argument, outcome=endpoint.outcome)
+    if endpoint.outcome == "answers":
+        channel.set_variable("sip_refer_reply", "SIP/2.0 200 OK\r\n")
+        channel.hang_up("BLIND_TRANSFER")
+    else:
+        status, phrase = SIP_STATUS.get(CAUSES.get(endpoint.outcome, ""), (480, "Temporarily Unavailable"))
+        channel.set_variable("sip_refer_reply", f"SIP/2.0 {status} {phrase}\r\n")
     return True
 
 
@@ -158,6 +174,7 @@ APPLICATIONS: "Mapping[str, Application]" = {
     "break": nothing,
     "bridge": bridge,
     "conference": conference,
+    "deflect": deflect,
     "export": set_,
     "hangup": hangup,
     "info": nothing,

@@ -58,6 +58,7 @@ Q850 = {
     "ALLOTTED_TIMEOUT": 602,
     "MEDIA_TIMEOUT": 604,
     "USER_NOT_REGISTERED": 606,
+    "BLIND_TRANSFER": 600,
 }
 "Causes the simulated switch knows; a hangup for any other becomes NORMAL_CLEARING."
 
