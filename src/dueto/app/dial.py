@@ -68,7 +68,7 @@ async def place_one(
 ) -> int:
     """As `run_dial`, until `stop` is asked for, which hangs up."""
     ends = _Ends()
-    async with Gateway(settings, journal=fan_out(ends, journal)) as gateway:
+    async with Gateway(settings, journal=fan_out(ends, journal), takes_back=False) as gateway:
         if gateway.link is not None:
             try:
                 async with asyncio.timeout(LINK_S):

@@ -295,7 +295,8 @@ class Call:
                     timeout_s=timeout_s,
                 )
         except CallEnded:
-            destination = self._session.house.destinations.get(target)
+            known = self._session.house.destinations
+            destination = target if isinstance(target, Destination) else known.get(target)
             if destination is None or destination.via != "refer":
                 raise
             with contextlib.suppress(CallEnded, TimeoutError):
