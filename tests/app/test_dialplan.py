@@ -144,7 +144,39 @@ def test_a_build_that_plays_is_told_so() -> None:
     binary = dialplan_xml(settings(media={"dialect": "audio_stream-binary", "rate_hz": 8000}), media_only=False)
     assert "STREAM_PLAYBACK=true" in binary
     assert "STREAM_SAMPLE_RATE=8000" in binary
-    assert "STREAM_PLAYBACK" not in dialplan_xml(settings(), media_only=False)
+    assert "STREAM_PLAYBACK" not in dialplan_xml(settings(media={"dialect": "audio_stream"}), media_only=False)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "command", "ends", "variables"),
+    [
+        ("auto", "uuid_audio_stream", " mono 16k", ["STREAM_PLAYBACK=true"]),
+        ("audio_stream", "uuid_audio_stream", " mono 16k", []),
+        ("audio_stream-base64", "uuid_audio_stream", " mono 16k", ["STREAM_PLAYBACK=true"]),
+        (
+            "audio_stream-binary",
+            "uuid_audio_stream",
+            " mono 16k",
+            ["STREAM_PLAYBACK=true", "STREAM_SAMPLE_RATE=16000"],
+        ),
+        ("audio_fork", "uuid_audio_fork", " mono 16k", []),
+        ("audio_fork-binary", "uuid_audio_fork", " mono 16k audio_fork {} true true 16000", []),
+    ],
+)
+def test_each_module_is_started_and_stopped_in_its_own_words(
+    dialect: str, command: str, ends: str, variables: list[str]
+) -> None:
+    for media_only in (False, True):
+        xml = dialplan_xml(settings(media={"dialect": dialect}), media_only=media_only)
+        data = [data for _, _, data in actions(xml)]
+        (start,) = (line for line in data if line.startswith("api_on_answer="))
+        assert start.startswith(f"api_on_answer={command} ${{uuid}} start ws://")
+        assert start.endswith(ends)
+        assert [line for line in data if line.startswith("STREAM_")] == variables
+        assert f"dueto_stopped=${{{command}(${{uuid}} stop)}}" in data
+        assert ("uuid_audio_stream" in xml) == (command == "uuid_audio_stream")
+    module = command.replace("uuid", "mod")
+    assert f'subclass="{module}::disconnect"' in dialplan_guide(settings(media={"dialect": dialect}), media_only=True)
 
 
 def test_without_tokens_none_is_printed() -> None:

@@ -58,7 +58,7 @@ def test_the_defaults_are_those_that_were_promised() -> None:
         "media": {
             "listen": "127.0.0.1:8085",
             "public_url": "",
-            "dialect": "audio_stream",
+            "dialect": "auto",
             "start": "dialplan",
             "token": "required",
             "secret": "",
@@ -375,7 +375,14 @@ def test_a_missing_secret_is_refused_with_the_way_to_make_one(tmp_path: Path) ->
         ('media.token = "off"\nmedia.listen = "gateway.example:8085"', '[media] token: "off" is for loopback only'),
         ('media.start = "gateway"', "[media] public_url: missing"),
         ('media.path = "/x/{caller}"', "[media] path"),
-        ('correlation.control = "none"', '[media] dialect: "audio_stream" speaks through the control leg'),
+        (
+            'correlation.control = "none"\nmedia.dialect = "audio_stream"',
+            '[media] dialect: "audio_stream" speaks through the control leg',
+        ),
+        (
+            'correlation.control = "none"\nmedia.dialect = "audio_fork"',
+            '[media] dialect: "audio_fork" speaks through the control leg',
+        ),
         ('control.listen = "0.0.0.0:8085"', "[media] listen: port 8085 is that of [control] listen already"),
         ('switch.address = "192.0.2.1:8021"\nswitch.password = "ClueCon"', "[switch] password: everybody knows"),
         ('switch.address = "192.0.2.1:8021"', "[switch] password: missing"),

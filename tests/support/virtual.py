@@ -11,7 +11,16 @@ from dueto.errors import Refused
 from dueto.legs.esl_outbound import OutboundLeg, OutboundOptions
 from dueto.legs.ports import MediaSink
 from dueto.legs.ticker import Ticker
-from dueto.sim import MediaConnection, MediaListener, MemoryDoors, MemoryNetwork, PipeFaults, Switch, UpgradeRefused
+from dueto.sim import (
+    HttpHeaders,
+    MediaConnection,
+    MediaListener,
+    MemoryDoors,
+    MemoryNetwork,
+    PipeFaults,
+    Switch,
+    UpgradeRefused,
+)
 from dueto.wire.media import AUDIO_STREAM_BINARY, Dialect, StreamRequest
 
 SECRET = "a secret of the tests"
@@ -25,11 +34,12 @@ class MediaTwin:
     when an end breaks off is lost.
     """
 
-    def __init__(self, request: StreamRequest, dialect: Dialect, listener: MediaListener) -> None:
+    def __init__(self, request: StreamRequest, dialect: Dialect, listener: MediaListener, offers: str = "") -> None:
         self.request = request
         self.dialect = dialect
         self.peer = "memory"
         self.base_url = ""
+        self.offers = offers
         self.closed = False
         self.far = _FarEnd(self, listener)
         self._sink: MediaSink | None = None
@@ -157,7 +167,7 @@ def virtual_doors(
 ) -> MemoryDoors:
     """Doors in memory that lead to `desk`."""
 
-    async def media(url: str, headers: object, listener: MediaListener) -> MediaConnection:
+    async def media(url: str, headers: HttpHeaders, listener: MediaListener) -> MediaConnection:
         try:
             target = url.split("//", 1)[1].partition("/")[2]
             request = desk.house.path.parse("/" + target, default_rate_hz=16000)
@@ -165,7 +175,7 @@ def virtual_doors(
         except Refused as refused:
             desk.refused("media", refused.reason, "memory")
             raise UpgradeRefused(str(refused)) from None
-        twin = MediaTwin(request, dialect, listener)
+        twin = MediaTwin(request, dialect, listener, dict(headers).get("Sec-WebSocket-Protocol", ""))
         listener.on_open(twin.far)
         desk.media_came(twin)
         return twin.far

@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 from dueto.app.addresses import Address, parse_address
 from dueto.app.settings import Settings
 from dueto.errors import SettingsError
+from dueto.wire.media import AUDIO_STREAM_BASE64, DIALECTS, Dialect
 
 SECRET_VARIABLE = "dueto_secret"
 LONGEST_MEDIA_ONLY_S = 3600
@@ -90,7 +91,7 @@ def vars_xml_line(settings: Settings, *, show_secret: bool = False) -> str:
     return f'<X-PRE-PROCESS cmd="set" data="{SECRET_VARIABLE}={value}"/>'
 
 
-LUA_HOOK_XML = '<hook event="CUSTOM" subclass="mod_audio_stream::disconnect" script="dueto_hangup.lua"/>'
+LUA_HOOK_XML = '<hook event="CUSTOM" subclass="{module}::disconnect" script="dueto_hangup.lua"/>'
 "For `lua.conf.xml`: what ends a media-only call when the gateway closes its stream."
 LUA_SCRIPT = """\
 -- dueto_hangup.lua: the gateway has closed the stream of a media-only call, so the conversation is over.
@@ -121,7 +122,7 @@ def dialplan_guide(settings: Settings, *, media_only: bool, show_secret: bool = 
     if media_only:
         parts += [
             "# 3. So that the call ends when the agent is done: this hook in autoload_configs/lua.conf.xml ...",
-            LUA_HOOK_XML + "\n",
+            LUA_HOOK_XML.format(module=_dialect(settings).module) + "\n",
             "# ... and this script in the switch's script folder.",
             LUA_SCRIPT,
         ]
@@ -142,7 +143,7 @@ def _extensions(
         return (_Extension("dueto", (dialled,), (*_dual(settings, secretary, secret), *_fallback(settings))),)
     # Conditions are looked at before any action runs. So the call is transferred to an extension whose condition asks
     # the audio module: `resume` does nothing to a stream that is attached, and fails where there is none.
-    asked = ("${uuid_audio_stream(${uuid} resume)}", "^\\+OK")
+    asked = (f"${{{_dialect(settings).command}(${{uuid}} resume)}}", "^\\+OK")
     return (
         _Extension("dueto", (dialled,), tuple(_media_only(settings, secretary, secret))),
         _Extension(_TALKING, (("destination_number", f"^{_TALKING}$"), asked), tuple(_while_talking(settings))),
@@ -194,9 +195,16 @@ def _while_talking(settings: Settings) -> Iterator[_Line]:
 
 
 def _playing(settings: Settings) -> Iterator[_Line]:
-    if settings.media.dialect == "audio_stream-binary":
-        yield _Line("set", "STREAM_PLAYBACK=true", "This build plays what the gateway sends, at this rate.")
-        yield _Line("set", f"STREAM_SAMPLE_RATE={settings.media.rate_hz}")
+    auto = settings.media.dialect == "auto"
+    why = "For a build that plays what the gateway sends; others don't mind." if auto else "So that this build plays."
+    for name, value in _dialect(settings).variables(settings.media.rate_hz):
+        yield _Line("set", f"{name}={value}", why)
+        why = ""
+
+
+def _dialect(settings: Settings) -> Dialect:
+    """How streams are started. For `auto`, as is right for every build of mod_audio_stream that takes base64."""
+    return DIALECTS.get(settings.media.dialect, AUDIO_STREAM_BASE64)
 
 
 def _start_stream(settings: Settings, secretary: str, secret: str) -> Iterator[_Line]:
@@ -205,10 +213,11 @@ def _start_stream(settings: Settings, secretary: str, secret: str) -> Iterator[_
     url = f"{_stream_base(settings)}{path}?rate={media.rate_hz}&mix=mono"
     if media.token == "required":
         url += f"&token=${{md5({secret}:${{uuid}}:{secret})}}"
+    dialect = _dialect(settings)
     rate = {8000: "8k", 16000: "16k"}.get(media.rate_hz, str(media.rate_hz))
     yield _Line(
         "set",
-        f"api_on_answer=uuid_audio_stream ${{uuid}} start {url} mono {rate}",
+        f"api_on_answer={dialect.command} {dialect.start('${uuid}', url, 'mono', media.rate_hz, rate=rate)}",
         "The media leg: it starts with the answer."
         + (" The token is this call's." if media.token == "required" else ""),
     )
@@ -223,7 +232,7 @@ def _fallback(settings: Settings) -> Iterator[_Line]:
     if settings.media.dialect != "unicast":  # that one ends with `socket`
         yield _Line(
             "set",
-            "dueto_stopped=${uuid_audio_stream(${uuid} stop)}",
+            f"dueto_stopped=${{{_dialect(settings).command}(${{uuid}} stop)}}",
             "The stream outlives the gateway's leave: no agent may listen to what comes now.",
         )
     dial = _somebody(settings)

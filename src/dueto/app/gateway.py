@@ -26,6 +26,7 @@ from dueto.app.staff import Equipment, Staff
 from dueto.app.status import StatusServer
 from dueto.app.twilio_api import TwilioApi
 from dueto.call import Agent, CallRules, Desk, House, Journal, Mouth
+from dueto.call.dialects import DialectFinder
 from dueto.call.keys import parse_keys
 from dueto.call.placing import Dialled, mint, place
 from dueto.call.recorder import Recorder, RecordingRules
@@ -36,7 +37,7 @@ from dueto.legs.esl_outbound import ControlServer, OutboundOptions
 from dueto.legs.media_server import MediaServer
 from dueto.legs.ticker import Ticker
 from dueto.legs.unicast import UnicastDoor, UnicastOptions
-from dueto.wire.media import DIALECTS, StreamPath
+from dueto.wire.media import AUDIO_STREAM, DIALECTS, StreamPath
 
 
 class Gateway:
@@ -82,7 +83,8 @@ class Gateway:
             agent_name=self.agent.name,
             rules=rules,
             path=StreamPath(settings.media.path),
-            dialect=DIALECTS[settings.media.dialect],
+            dialect=DIALECTS.get(settings.media.dialect, AUDIO_STREAM),
+            finder=DialectFinder() if settings.media.dialect == "auto" else None,
             destinations=first.destinations,
             mouth=first.mouth,
             keys=parse_keys(settings.dtmf),

@@ -70,7 +70,15 @@ class MediaSettings(Section):
 
     listen: str = "127.0.0.1:8085"
     public_url: str = ""
-    dialect: Literal["audio_stream", "audio_stream-binary", "unicast"] = "audio_stream"
+    dialect: Literal[
+        "auto",
+        "audio_stream",
+        "audio_stream-binary",
+        "audio_stream-base64",
+        "audio_fork",
+        "audio_fork-binary",
+        "unicast",
+    ] = "auto"
     start: Literal["dialplan", "gateway"] = "dialplan"
     token: Literal["required", "off"] = "required"
     secret: SecretStr = SecretStr("")

@@ -79,10 +79,10 @@ def _media(settings: "Settings") -> Iterator[str]:
         yield '[media] public_url: missing; with start = "gateway" the switch is told to dial it ("ws://HOST:8085")'
     if media.start == "gateway" and control == "none":
         yield '[media] start: "gateway" needs the control leg; with [correlation] control = "none" write "dialplan"'
-    if media.dialect == "audio_stream" and control == "none" and not settings.switch.address:
+    if media.dialect in ("audio_stream", "audio_fork") and control == "none" and not settings.switch.address:
         yield (
-            '[media] dialect: "audio_stream" speaks through the control leg, and there is none; '
-            'write "audio_stream-binary" (a build that plays what it receives)'
+            f'[media] dialect: "{media.dialect}" speaks through the control leg, and there is none; '
+            f'write "{media.dialect}-binary" (a build that plays what it receives)'
         )
 
 

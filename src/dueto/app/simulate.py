@@ -15,7 +15,8 @@ from dueto.app.addresses import Address, parse_address
 from dueto.app.serve import Stop, new_event_loop, stopped_by_signals
 from dueto.app.settings import Settings
 from dueto.errors import SettingsError
-from dueto.sim import Caller, Line, SimCall, Switch
+from dueto.sim import AudioDialect, Caller, Line, SimCall, Switch
+from dueto.wire.media import AUDIO_STREAM_BINARY
 
 IN_FLIGHT_S = 0.25
 "A frame sent this short before the hangup need not have come back: the gateway's lead, and some way."
@@ -35,7 +36,7 @@ class Target:
     media_url: str
     "With `{secretary}`, `{uuid}`, `{caller}` and `{token}`; empty: the streams are the gateway's to start (`unicast`)."
     secret: str = field(repr=False)
-    dialect: Literal["audio_stream", "audio_stream-binary", "unicast"]
+    dialect: AudioDialect | Literal["unicast"]
     start: Literal["dialplan", "gateway"]
     rate_hz: int
 
@@ -143,7 +144,7 @@ def target_of(
         control="" if none else _dialled(address),
         media_url=url,
         secret=secret,
-        dialect=settings.media.dialect,
+        dialect="audio_stream-binary" if settings.media.dialect == "auto" else settings.media.dialect,
         start="dialplan" if none else settings.media.start,
         rate_hz=settings.media.rate_hz,
     )
@@ -189,6 +190,7 @@ async def run_load(
         seed=secrets.randbits(64),  # other Unique-IDs every time: a gateway refuses streams of calls that are over
         record=False,
     )
+    binary = target.dialect == AUDIO_STREAM_BINARY.name  # as its dialplan would say
     loop = asyncio.get_running_loop()
     async with switch, asyncio.TaskGroup() as watchers:
         began = loop.time()
@@ -203,7 +205,13 @@ async def run_load(
             if stop.asked:
                 break
             plan = _Plan(load.duration_s, stop)
-            caller = Caller(str(1000 + number), script=plan.script, rate_hz=target.rate_hz, measure_echo=True)
+            caller = Caller(
+                str(1000 + number),
+                script=plan.script,
+                rate_hz=target.rate_hz,
+                measure_echo=True,
+                variables=(("STREAM_SAMPLE_RATE", str(target.rate_hz)),) if binary else (),
+            )
             call = await switch.place(caller)
             result.placed += 1
             report(result)

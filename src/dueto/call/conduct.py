@@ -73,8 +73,12 @@ class Conduct:
         request = replace(request, token=secrets.token_urlsafe(24))
         session.tokens.add(request.token)
         url = session.house.path.build(session.stream_base_url(), request)
+        if session.house.finder is not None and session.media is None:
+            session.started_with = await session.house.finder.to_start(session, control)
         dialect = session.dialect
         await self._stop_stream(control)
+        for name, value in dialect.variables(request.rate_hz):
+            control.post(Api("uuid_setvar", f"{session.unique_id} {name} {value}"))
         await control.api(dialect.command, dialect.start(session.unique_id, url, request.mix, request.rate_hz))
 
     async def _stop_stream(self, control: ControlLeg) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from dueto.call.dialects import DialectFinder
 from dueto.call.keys import Key
 from dueto.call.ports import Agent, Destination, Mouth
 from dueto.call.recorder import Recorder
@@ -97,6 +98,8 @@ class House:
     rules: CallRules = field(default_factory=CallRules)
     path: StreamPath = field(default_factory=lambda: StreamPath("/stream/{secretary}/{uuid}/{caller}"))
     dialect: Dialect = AUDIO_STREAM_BINARY
+    finder: DialectFinder | None = None
+    "Finds the dialect out, call by call; None: it is `dialect`."
     destinations: Mapping[str, Destination] = field(default_factory=dict)
     mouth: Mouth | None = None
     journal: Journal = no_journal

@@ -32,6 +32,8 @@ class Reach:
     "The stream is over for now, by what the channel is doing; it comes back by itself."
     control_up: asyncio.Event
     voice: "Voice"
+    started_with: Dialect | None
+    "How we started its stream, where that had to be found out."
     b_leg: str
     "The Unique-ID of a channel that is being placed for this call, and dies with it."
 
@@ -134,7 +136,7 @@ class Reach:
     @property
     def dialect(self) -> Dialect:
         """How this call's stream is spoken with."""
-        return self.media.dialect if self.media is not None else self.house.dialect
+        return self.media.dialect if self.media is not None else self.started_with or self.house.dialect
 
     def stream_base_url(self) -> str:
         """`ws://HOST:PORT` under which the switch reaches us: configured, or as it did before."""

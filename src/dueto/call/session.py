@@ -7,6 +7,7 @@ from typing import Any
 
 from dueto.call import phase
 from dueto.call.conduct import Conduct
+from dueto.call.dialects import DialectFinder
 from dueto.call.events import (
     Bridged,
     CallEvent,
@@ -35,6 +36,7 @@ from dueto.call.voice import Voice
 from dueto.errors import CallEnded, CommandRefused, DuetoError, LegClosed, NotCapable
 from dueto.legs.ports import ControlLeg, MediaLeg
 from dueto.wire.esl import Api, Event
+from dueto.wire.media import Dialect
 
 _TELLS: dict[Action, tuple[str, CallEvent]] = {
     Action.TELL_CONTROL_JOINED: ("control_joined", ControlJoined()),
@@ -70,6 +72,9 @@ class Session(Reach):
         self.waiting_tone = False
         self.bridged: asyncio.Future[str] | None = None
         "Who waits for CHANNEL_BRIDGE."
+        self.started_with: Dialect | None = None
+        self.module_event: Callable[[str, str], bool] | None = None
+        "Who is asked first about the audio module's events; true: it was his."
         self.b_leg = ""
         self.sealed = False
         self.gather_digit: Callable[[Dtmf], None] | None = None
@@ -242,6 +247,28 @@ class Session(Reach):
 
     def media_came(self, leg: MediaLeg) -> None:
         """The desk let a stream in."""
+        finder = self.house.finder
+        if finder is not None and not self.ended:
+            known = self.media.dialect if self.media is not None else finder.known(self, leg.peer)
+            if known is None:
+                self.tasks.start("find dialect", self._find_dialect(finder, leg))
+                return
+            leg.dialect = known
+        self._join(leg)
+
+    async def _find_dialect(self, finder: DialectFinder, leg: MediaLeg) -> None:
+        """At the first call of a switch its stream waits for this; the caller's first words of that call are lost."""
+        joined = False
+        leg.attach(self)
+        try:
+            leg.dialect = await finder.find(self, leg)
+            self._join(leg)
+            joined = True
+        finally:
+            if not joined:
+                leg.close(1000, "the call is over")
+
+    def _join(self, leg: MediaLeg) -> None:
         _, actions = step(self.state, phase.MediaCame())
         if Action.REFUSE_MEDIA in actions:
             leg.close(1000, "the call is over")

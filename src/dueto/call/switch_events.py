@@ -50,6 +50,8 @@ def _unheld(session: "Session", event: Event) -> None:
 
 def _custom(session: "Session", event: Event) -> None:
     subclass = event.subclass
+    if session.module_event is not None and session.module_event(subclass, event.body):
+        return
     session.voice.written(subclass, event.body)
     session.journal("custom", subclass=subclass)
     session.seat.tell(Custom(subclass, event.body))

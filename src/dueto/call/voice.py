@@ -12,6 +12,7 @@ from dueto.call.ports import Ear
 from dueto.call.stream_player import StreamPlayer
 from dueto.errors import NotCapable
 from dueto.legs.ports import MediaLeg
+from dueto.wire.media import AUDIO_FORK, AUDIO_STREAM
 
 if TYPE_CHECKING:
     from dueto.call.session import Session
@@ -169,8 +170,13 @@ class Voice:
 
     def written(self, subclass: str, body: str) -> None:
         """An event of the audio module: it may have written a file for us."""
+        finder = self._session.house.finder
         if isinstance(self.player, FilePlayer):
             self.player.written(subclass, body)
+        elif self.player is not None and finder is not None:
+            for dialect in (AUDIO_STREAM, AUDIO_FORK):
+                if dialect.files is not None and subclass == dialect.files.event:
+                    finder.contradicted(self._session, dialect)
 
     def stream_lost(self, *, stopped: bool) -> None:
         """The stream is gone; what it had not played waits for the next one."""

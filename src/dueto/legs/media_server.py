@@ -51,9 +51,12 @@ _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?")
 class PicowsMediaLeg(WSListener):
     """One audio stream, a `legs.ports.MediaLeg`."""
 
-    def __init__(self, door: MediaDoor, request: StreamRequest, dialect: Dialect, host: str = "") -> None:
+    def __init__(
+        self, door: MediaDoor, request: StreamRequest, dialect: Dialect, host: str = "", offers: str = ""
+    ) -> None:
         super().__init__()
         self.request = request
+        self.offers = offers
         self.base_url = f"ws://{host}" if _HOST.fullmatch(host) else ""
         self.dialect = dialect
         self.peer = ""
@@ -79,6 +82,8 @@ class PicowsMediaLeg(WSListener):
         self.peer = str(peer[0]) if peer else ""
         sock = raw.get_extra_info("socket")
         if sock is not None:
+            if self.offers and self.base_url.count(":") == 1:  # mod_audio_fork's Host leaves the port out
+                self.base_url = f"{self.base_url}:{sock.getsockname()[1]}"
             self._fd = sock.fileno()
             keep_alive(sock)
             with contextlib.suppress(OSError):
@@ -263,9 +268,10 @@ class MediaServer:
         except Exception as error:  # picows would answer with its text
             asyncio.get_running_loop().call_exception_handler({"message": "a stream's door failed", "exception": error})
             return _refusal(500, "internal error")
-        leg = PicowsMediaLeg(self._door, request, self._dialect, upgrade.headers.get("Host", ""))
-        offered = upgrade.headers.get("Sec-WebSocket-Protocol", "")
-        agreed = [("Sec-WebSocket-Protocol", SUBPROTOCOL)] if SUBPROTOCOL in re.split(r"[ \t]*,[ \t]*", offered) else []
+        offered = re.split(r"[ \t]*,[ \t]*", upgrade.headers.get("Sec-WebSocket-Protocol", ""))
+        offers = SUBPROTOCOL if SUBPROTOCOL in offered else ""
+        leg = PicowsMediaLeg(self._door, request, self._dialect, upgrade.headers.get("Host", ""), offers)
+        agreed = [("Sec-WebSocket-Protocol", offers)] if offers else []
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(agreed), leg)
 
     def _admitted(self, upgrade: WSUpgradeRequest) -> StreamRequest:

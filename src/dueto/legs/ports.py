@@ -140,6 +140,8 @@ class MediaLeg(Protocol):
     request: StreamRequest
     dialect: Dialect
     peer: str
+    offers: str
+    "The sub-protocol that the handshake offered, if it is one we know."
     base_url: str
     "`ws://HOST:PORT` as the switch wrote it to reach us, from the handshake's Host; empty where that is no plain one."
     closed: bool

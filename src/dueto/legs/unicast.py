@@ -87,7 +87,7 @@ class UnicastLeg(asyncio.DatagramProtocol):
         self.offer = offer
         "What the switch has to be told."
         self.peer = offer.local_ip
-        self.base_url = ""
+        self.base_url = self.offers = ""
         self.closed = False
         self.datagrams = self.odd = self.refused = 0
         "What came; of another size; from elsewhere."

@@ -7,6 +7,7 @@ from dueto.sim.counters import Counters
 from dueto.sim.datagrams import MemoryNetwork
 from dueto.sim.doors import (
     Doors,
+    HttpHeaders,
     MediaConnection,
     MediaListener,
     MediaOpener,
@@ -32,6 +33,7 @@ __all__ = [
     "Endpoint",
     "Faults",
     "Happening",
+    "HttpHeaders",
     "InboundConnection",
     "Line",
     "MediaConnection",

@@ -43,5 +43,8 @@ AUDIO_SUBCLASSES = (
     "mod_audio_fork::play_audio",
     "mod_audio_fork::kill_audio",
     "mod_audio_fork::error",
+    "mod_audio_fork::buffer_overrun",
+    "mod_audio_fork::transcription",
+    "mod_audio_fork::transfer",
 )
 "The audio modules' CUSTOM events; each must be named, `CUSTOM` alone brings none."

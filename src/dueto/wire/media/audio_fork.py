@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from dueto.wire.media.audio_stream import AUDIO_STREAM
 from dueto.wire.media.dialect import Dialect, Files, WrittenFile
 
 SUBPROTOCOL = "audio.drachtio.org"
@@ -84,6 +85,8 @@ AUDIO_FORK = Dialect(
     files=Files(play_audio, "mod_audio_fork::play_audio", played_audio),
     module="mod_audio_fork",
     command="uuid_audio_fork",
+    gives=AUDIO_STREAM.gives,
+    lacks=AUDIO_STREAM.lacks,
 )
 """drachtio's. It has a `killAudio`, but that comes on another connection than `playback` does, may overtake it or be
 overtaken, and leaves what is queued: `uuid_break all` on the control leg does neither."""
@@ -100,4 +103,6 @@ AUDIO_FORK_BINARY = Dialect(
     module="mod_audio_fork",
     command="uuid_audio_fork",
     duplex=True,
+    gives="the agent's voice as a stream, at the stream's rate, gap-free; silence at once when it is cut",
+    lacks="nothing (live audio comes some 160 ms later)",
 )

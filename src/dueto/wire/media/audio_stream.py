@@ -37,4 +37,6 @@ AUDIO_STREAM = Dialect(
     clear="uuid_break",
     marks=False,
     files=Files(stream_audio, "mod_audio_stream::play", play_file),
+    gives="the agent's voice as files that the switch plays; silence at once when it is cut",
+    lacks="live audio (it comes 0.6 s later), and gap-free joints: up to 60 ms of silence where one file ends",
 )

@@ -27,4 +27,7 @@ AUDIO_STREAM_BASE64 = Dialect(
     warm_up_ms=400,
     buffer_ms=2000,
     text=play_audio,
+    playback=(("STREAM_PLAYBACK", "true"),),
+    gives="the agent's voice as a stream, gap-free; silence at once when it is cut, where `stopAudio` is known",
+    lacks="wideband (8 kHz whatever the stream's rate), and live audio: 400 ms are gathered first",
 )

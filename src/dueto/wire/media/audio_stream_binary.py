@@ -6,4 +6,12 @@ such a build can be told to fall silent is not public, so no more is sent than m
 
 from dueto.wire.media.dialect import Dialect
 
-AUDIO_STREAM_BINARY = Dialect("audio_stream-binary", "stream", clear="none", marks=False)
+AUDIO_STREAM_BINARY = Dialect(
+    "audio_stream-binary",
+    "stream",
+    clear="none",
+    marks=False,
+    playback=(("STREAM_PLAYBACK", "true"), ("STREAM_SAMPLE_RATE", "{rate_hz}")),
+    gives="the agent's voice as a stream, at the stream's rate, gap-free",
+    lacks="silence at once: a sentence that is cut sounds for up to 160 ms more",
+)

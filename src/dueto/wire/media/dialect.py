@@ -66,11 +66,21 @@ class Dialect:
     "The api command that starts and stops the stream."
     duplex: bool = False
     "Whether `start` must ask for the way down too."
+    playback: tuple[tuple[str, str], ...] = ()
+    "Channel variables, and their values, without which nothing that is sent is played."
+    gives: str = ""
+    "For an operator: what callers get."
+    lacks: str = ""
+    "For an operator: what they don't."
 
-    def start(self, unique_id: str, url: str, mix: str, rate_hz: int) -> str:
-        """Return the argument of `command` that starts a stream."""
-        more = f" {FORK_BUG} {{}} true true {self.down_rate_hz or rate_hz}" if self.duplex else ""
-        return f"{unique_id} start {url} {mix} {rate_hz}{more}"
+    def start(self, unique_id: str, url: str, mix: str, rate_hz: int, *, rate: str = "") -> str:
+        """Return the argument of `command` that starts a stream; `rate` is how to write its rate."""
+        more = f" {FORK_BUG} {{}} true true {self.down_hz(rate_hz)}" if self.duplex else ""
+        return f"{unique_id} start {url} {mix} {rate or rate_hz}{more}"
+
+    def variables(self, rate_hz: int) -> tuple[tuple[str, str], ...]:
+        """Return the channel variables that a stream of `rate_hz` needs, and their values."""
+        return tuple((name, value.format(rate_hz=self.down_hz(rate_hz))) for name, value in self.playback)
 
     def down_hz(self, rate_hz: int) -> int:
         """The rate of the audio that goes down a stream of `rate_hz`."""

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from dueto.errors import RemoteProtocolError
 from dueto.wire.media.dialect import RATES, Dialect
 
-UNICAST = Dialect("unicast", "stream", clear="none", marks=False, module="", command="")
+UNICAST = Dialect(
+    "unicast",
+    "stream",
+    clear="none",
+    marks=False,
+    module="",
+    command="",
+    gives="the agent's voice as a stream, at the channel's rate, gap-free, with no module",
+    lacks="silence at once: a sentence that is cut sounds for up to 160 ms more; attended transfers",
+)
 "The stock switch, with no module at all: L16 over UDP, at the channel's own rate. To stop sending is to be silent."
 PACKETS_MS = (10, 20, 30, 40, 60)
 MAX_DATAGRAM_BYTES = 48000 * 60 // 1000 * 2

@@ -1,0 +1,158 @@
+"""`media.dialect = "auto"`: each kind of audio module is found at its first call, once, and spoken with as it plays."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from tests.support.listening_in import compare, sweep
+from tests.support.virtual import Virtual, virtual_desk
+
+from dueto.call import Call, CallRules
+from dueto.call.dialects import PROBES_S, DialectFinder
+from dueto.sim import Caller, Faults, Line, SimCall, run_virtual
+from dueto.wire.media import AUDIO_STREAM, DIALECTS
+
+RULES = CallRules(public_url="ws://127.0.0.1:8085", rate_hz=8000)
+MODULES = [name for name, dialect in DIALECTS.items() if dialect.module]
+SOUND = sweep(8000, 3.0)
+
+
+async def until_hangup(line: Line) -> None:
+    await line.until_hangup()
+
+
+def caller(dialect: str) -> Caller:
+    """As the dialplan has it for a build that plays binary audio."""
+    variables = (("STREAM_SAMPLE_RATE", "8000"),) if dialect == "audio_stream-binary" else ()
+    return Caller(script=until_hangup, variables=variables)
+
+
+def found(here: Virtual) -> list[Mapping[str, object]]:
+    return [fields for _, name, fields in here.journal if name == "media_dialect"]
+
+
+def spoken_with(here: Virtual) -> list[object]:
+    return [fields["dialect"] for _, name, fields in here.journal if name == "media_connected"]
+
+
+async def says(call: Call) -> None:
+    await call.say(SOUND)
+
+
+async def calls(
+    dialect: str,
+    count: int = 2,
+    *,
+    agent: object = says,
+    rules: CallRules = RULES,
+    faults: Mapping[int, Faults] | None = None,
+    **switch: object,
+) -> tuple[list[SimCall], Virtual]:
+    """One call after the other."""
+    placed = []
+    async with (
+        virtual_desk(agent, dialect=AUDIO_STREAM, rules=rules, finder=DialectFinder()) as here,  # type: ignore[arg-type]
+        here.switch(dialect=dialect, record=True, **switch) as sim,
+    ):
+        for number in range(count):
+            call = await sim.place(caller(dialect), faults=(faults or {}).get(number))
+            await call.done()
+            placed.append(call)
+    return placed, here
+
+
+@pytest.mark.parametrize("dialect", MODULES)
+@pytest.mark.parametrize("first", ["media", "control"])
+def test_each_kind_is_found_once_and_said_in_one_line(dialect: str, first: str) -> None:
+    faults = Faults(first=first)  # type: ignore[arg-type]
+    placed, here = run_virtual(calls(dialect, faults={0: faults, 1: faults}), start_s=1000.0)
+    (told,) = found(here)
+    assert told["found"] == dialect
+    assert told["caller_gets"] == DIALECTS[dialect].gives
+    assert told["caller_lacks"] == DIALECTS[dialect].lacks
+    assert spoken_with(here) == [dialect, dialect]
+    for call in placed:
+        heard = compare(call.heard, SOUND, 8000)
+        assert heard.last_ms == pytest.approx(3000, abs=5)
+        assert heard.worst_error < 0.15
+
+
+def test_a_module_that_writes_files_costs_the_first_call_next_to_nothing_and_others_their_probes() -> None:
+    for dialect, most_s in (("audio_stream", 0.1), ("audio_stream-binary", sum(PROBES_S) + 0.1)):
+        starts: list[float] = []
+
+        async def agent(call: Call, starts: list[float] = starts) -> None:
+            starts.append(asyncio.get_running_loop().time())
+
+        placed, _ = run_virtual(calls(dialect, agent=agent), start_s=1000.0)
+        first, second = (at - call.placed_at for at, call in zip(starts, placed, strict=True))
+        assert first <= most_s
+        assert second <= 0.04
+
+
+@pytest.mark.parametrize(("dialect", "expected"), [("audio_stream-binary", "audio_stream-binary")])
+def test_without_a_control_leg_only_a_stream_can_be_heard(dialect: str, expected: str) -> None:
+    rules = replace(RULES, control_expected=False)
+    no_control = {"control": "", "dialplan": [("park", "")]}
+
+    async def hangs_up(call: Call) -> None:
+        await call.say(SOUND)
+
+    async def main() -> tuple[list[SimCall], Virtual]:
+        async with (
+            virtual_desk(hangs_up, dialect=AUDIO_STREAM, rules=rules, finder=DialectFinder()) as here,
+            here.switch(dialect=dialect, record=True, **no_control) as sim,
+        ):
+            call = await sim.place(caller(dialect))
+            await here.until_noted("call_ended")
+            call.hang_up()
+            await call.done()
+        return [call], here
+
+    (call,), here = run_virtual(main(), start_s=1000.0)
+    assert [told["found"] for told in found(here)] == [expected]
+    assert compare(call.heard, SOUND, 8000).last_ms == pytest.approx(3000, abs=5)
+
+
+@pytest.mark.parametrize("dialect", ["audio_stream", "audio_stream-base64", "audio_fork", "audio_fork-binary"])
+def test_a_stream_that_we_start_is_started_in_the_words_of_the_module_that_is_loaded(dialect: str) -> None:
+    rules = replace(RULES, stream_start="gateway", secret="")
+    placed, here = run_virtual(calls(dialect, rules=rules, start="gateway"), start_s=1000.0)
+    assert spoken_with(here) == [dialect, dialect]
+    assert all(compare(call.heard, SOUND, 8000).last_ms == pytest.approx(3000, abs=5) for call in placed)
+
+
+def test_a_switch_that_was_taken_for_another_is_known_better_from_the_next_call_on() -> None:
+    async def agent(call: Call) -> None:
+        saying = asyncio.ensure_future(call.say(SOUND))
+        await asyncio.sleep(5.0)
+        saying.cancel()
+
+    deaf = Faults(lost_events={"mod_audio_stream::play"})
+    placed, here = run_virtual(calls("audio_stream", 3, agent=agent, faults={0: deaf}), start_s=1000.0)
+    assert [told["found"] for told in found(here)] == ["audio_stream-base64", "audio_stream"]
+    assert spoken_with(here) == ["audio_stream-base64", "audio_stream-base64", "audio_stream"]
+    assert compare(placed[2].heard, SOUND, 8000).last_ms == pytest.approx(3000, abs=5)
+
+
+def test_a_caller_who_hangs_up_while_it_is_being_found_out_leaves_nothing_behind() -> None:
+    async def agent(call: Call) -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> Virtual:
+        async with (
+            virtual_desk(agent, dialect=AUDIO_STREAM, rules=RULES, finder=DialectFinder()) as here,
+            here.switch(dialect="audio_stream-base64") as sim,
+        ):
+            call = await sim.place(Caller())
+            await here.until_noted("control_connected")
+            await asyncio.sleep(0.3)
+            call.hang_up()
+            await call.done()
+            await here.until_noted("call_ended")
+        return here
+
+    here = run_virtual(main(), start_s=1000.0)
+    assert "agent_started" not in here.names()
+    assert found(here) == []
