@@ -12,7 +12,7 @@ from tests.agents.fakes.sockets import tone
 from tests.agents.fakes.talking import Talking, talking
 from tests.support.tls import client_context, server_context
 
-from dueto.agents import gemini_live
+from dueto.agents import gemini_session
 from dueto.agents.gemini_live import GeminiProfile, connect
 from dueto.agents.ports import (
     CallerBegan,
@@ -279,7 +279,7 @@ async def test_a_session_does_not_move_in_the_middle_of_a_sentence_nor_while_a_t
 
 
 async def test_a_session_moves_in_time_even_if_nobody_says_anything_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gemini_live, "LEAVE_MARGIN_S", 0.3)
+    monkeypatch.setattr(gemini_session, "LEAVE_MARGIN_S", 0.3)
 
     async def script(session: Session) -> None:
         if not session.resumed:
@@ -326,7 +326,7 @@ async def test_a_connection_that_breaks_is_taken_up_again(end: Any) -> None:
 
 
 async def test_a_session_that_cannot_be_taken_up_again_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gemini_live, "RESUME_S", 1.0)
+    monkeypatch.setattr(gemini_session, "RESUME_S", 1.0)
 
     async def script(session: Session) -> None:
         session.offers_handle()

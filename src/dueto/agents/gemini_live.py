@@ -1,13 +1,8 @@
-"""Gemini Live as a `VoiceProvider`: 16 kHz up, 24 kHz down, over connections that the caller does not notice.
+"""Gemini Live as a `VoiceProvider`: what the model says and asks for, over a session that outlives its connections.
 
-One connection lives about ten minutes; a minute before the server says goAway. Between two turns, while the caller is
-quiet, the session is then taken up again on a new connection with the handle that it offered. The old connection has to
-be closed first (a resume beside it is refused), so what the caller says meanwhile waits here. A connection that breaks
-is resumed in the same way; what was being said is lost, what was said is remembered.
-
-The model can't be told how much of its speech was heard: it takes for heard what it made before it was interrupted. So
-`truncate` does nothing, and `cancel` only drops what still comes. Nor can it be told anything without answering: a
-`note` waits for the next thing that it is to answer.
+Whether the caller interrupts is Gemini's decision. The model can't be told how much of its speech was heard: it takes
+for heard what it made before it was interrupted. So `truncate` does nothing, and `cancel` only drops what still comes.
+Nor can it be told anything without answering: a `note` waits for the next thing that it is to answer.
 """
 
 import asyncio
@@ -16,13 +11,14 @@ import math
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import Field, SecretStr
 
 from dueto.agents import gemini_wire as wire
-from dueto.agents.link import LATE_AUDIO_MS, Link, open_link, plain
+from dueto.agents.gemini_session import GeminiSession
+from dueto.agents.link import plain
 from dueto.agents.ports import (
     CallerBegan,
     CallerStopped,
@@ -41,24 +37,14 @@ from dueto.agents.ports import (
 )
 from dueto.agents.profiles import Kind, LoadedAgent, Seconds, Surroundings, VoiceProfile, Whole
 from dueto.agents.told import Told
-from dueto.errors import Fault, ProviderFailed, RemoteProtocolError, SettingsError
+from dueto.errors import ProviderFailed, SettingsError
 
-PATH: Final = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
-RESUME_S: Final = 8.0
-"A session that is not taken up again by then has failed."
-RETRY_S: Final = 0.4
-PING_S: Final = 40.0
-"Its answers to a ping were seen to take up to 30 s."
-LEAVE_MARGIN_S: Final = 3.0
-"So long before the announced end a session is moved, whatever is being said."
 QUIET_S: Final = 0.3
 "Of the caller, before a session is moved."
 LOUD: Final = 1000
 "A frame with a sample above this is speech, as far as that goes: -30 dB."
 STALE_S: Final = 4.0
 "A turn that begins so long after the caller's last sound is not counted as its answer."
-FRAME_MS: Final = 20
-MAX_WAITING_TEXTS: Final = 100
 MAX_NOTES: Final = 10
 
 
@@ -86,7 +72,7 @@ class GeminiProfile(VoiceProfile):
 
 
 class GeminiLive:
-    """One conversation. Made by `connect`."""
+    """One conversation, and the `Holder` of its session. Made by `connect`."""
 
     hears_hz = wire.HEARS_HZ
     speaks_hz = wire.SPEAKS_HZ
@@ -95,26 +81,13 @@ class GeminiLive:
         self, profile: GeminiProfile, key: str, opening: Opening, ssl_context: ssl.SSLContext | None = None
     ) -> None:
         self._profile = profile
-        self._key = key
         self._opening = opening
-        self._ssl_context = ssl_context
         self._told = Told("Gemini")
+        self._session = GeminiSession(profile.base_url, key, self._setup, self, ssl_context)
         self._time = asyncio.get_running_loop().time
-        self._link: Link | None = None
-        "None while there is no connection: what is said waits."
-        self._dropped_ms = 0
-        self._frames: deque[bytes] = deque()
-        self._texts: deque[bytes] = deque(maxlen=MAX_WAITING_TEXTS)
-        self._set_up: asyncio.Future[None] | None = None
-        self._failure: ProviderFailed | None = None
-        self._moving: asyncio.Task[None] | None = None
-        self._handle = ""
-        self._resumable = False
-        self._leave_by: asyncio.TimerHandle | None = None
-        "Set from goAway on: when the session is moved at the latest."
         self._loud_at = -math.inf
         "When the caller was last heard, by our own ear."
-        self._answers_caller = True
+        self._answers_caller = False
         "Whether the next turn is the answer to something he said, as far as we know."
         self._notes: deque[str] = deque(maxlen=MAX_NOTES)
         self._busy = False
@@ -133,23 +106,14 @@ class GeminiLive:
     @property
     def dropped_ms(self) -> int:
         """Caller's audio that was lost: the provider was too slow, or away for too long."""
-        return self._dropped_ms + (self._link.dropped_ms if self._link is not None else 0)
+        return self._session.dropped_ms
 
     def hear(self, frame: bytes) -> None:
         """Take 20 ms of the caller."""
-        link = self._link
         if len(frame) and np.frombuffer(frame, "<i2").max() > LOUD:
             self._loud_at = self._time()
             self._answers_caller = True
-        if link is not None:
-            link.send_audio(wire.audio(frame), FRAME_MS)
-            if self._leave_by is not None:
-                self._leave_if_idle()
-        elif not self._told.over:
-            self._frames.append(frame)
-            if len(self._frames) * FRAME_MS > LATE_AUDIO_MS:
-                self._frames.popleft()
-                self._dropped_ms += FRAME_MS
+        self._session.hear(frame)
 
     def events(self) -> AsyncIterator[ProviderEvent]:
         """What it tells, in order. Raises: ProviderFailed."""
@@ -167,7 +131,7 @@ class GeminiLive:
         """What a tool brought. Nothing, if the ask was withdrawn."""
         name = self._asked.pop(ask_id, None)
         if name is not None:
-            self._send(wire.tool_response(ask_id, name, output))
+            self._session.send(wire.tool_response(ask_id, name, output))
 
     def press(self, digits: str) -> None:
         """The caller pressed these keys."""
@@ -180,170 +144,68 @@ class GeminiLive:
     def prompt(self, text: str) -> None:
         """Have it speak now, following this instruction."""
         self._answers_caller = False
-        self._send(wire.text("\n".join((*self._notes, text))))
+        self._session.send(wire.text("\n".join((*self._notes, text))))
         self._notes.clear()
 
-    async def aclose(self) -> None:
-        """End the conversation."""
-        self._told.end()
-        self._stop_leaving()
-        moving, self._moving = self._moving, None
-        if moving is not None:
-            moving.cancel()
-            await asyncio.wait((moving,))
-        link, self._link = self._link, None
-        if link is not None:
-            self._dropped_ms += link.dropped_ms
-            await link.aclose()
-
-    # -- the connection
-
     async def open(self) -> None:
-        """Begin. Raises: ProviderFailed."""
-        patience_s = self._profile.connect_s
-        try:
-            async with asyncio.timeout(patience_s):
-                await self._connect("")
-        except TimeoutError:
-            raise ProviderFailed("timeout", f"Gemini did not answer within {patience_s:g} s") from None
+        """Begin, and have the model speak first if it is its turn. Raises: ProviderFailed."""
+        await self._session.open(self._profile.connect_s)
         said = self._opening.said_so_far
+        if said:
+            self._session.send(wire.history(said))
         if self._opening.greets:
             self.prompt(greeting(self._profile.greeting))
         elif said and said[-1].who == "caller":  # a history alone is not answered
             self.prompt("(Go on: answer what the caller said last.)")
 
-    async def _connect(self, handle: str) -> None:
-        """Set up a connection, and let what waited go first. Raises: ProviderFailed."""
+    async def aclose(self) -> None:
+        """End the conversation."""
+        self._told.end()
+        await self._session.aclose()
+
+    def _setup(self, handle: str) -> bytes:
         profile, opening = self._profile, self._opening
-        remembers = bool(opening.said_so_far) and not handle
-        vad = wire.voice_activity_detection(
-            start=profile.start_sensitivity,
-            end=profile.end_sensitivity,
-            prefix_ms=profile.prefix_ms,
-            silence_ms=profile.silence_ms,
+        return wire.setup(
+            model=profile.model,
+            voice=profile.voice,
+            language=profile.language,
+            instructions=instructions(profile.instructions, opening.facts),
+            tools=opening.tools,
+            vad=wire.voice_activity_detection(
+                start=profile.start_sensitivity,
+                end=profile.end_sensitivity,
+                prefix_ms=profile.prefix_ms,
+                silence_ms=profile.silence_ms,
+            ),
+            barge_in=profile.barge_in,
+            history=bool(opening.said_so_far) and not handle,
+            handle=handle,
+            temperature=profile.temperature,
         )
-        set_up = self._set_up = asyncio.get_running_loop().create_future()
-        link = await open_link(
-            "Gemini",
-            socket_url(profile.base_url, PATH),
-            self._received,
-            self._lost,
-            headers={"x-goog-api-key": self._key},
-            secrets=(self._key,),
-            ssl_context=self._ssl_context,
-            ping_s=PING_S,
-            meaning=self._meaning,
-        )
-        try:
-            link.send(
-                wire.setup(
-                    model=profile.model,
-                    voice=profile.voice,
-                    language=profile.language,
-                    instructions=instructions(profile.instructions, opening.facts),
-                    tools=opening.tools,
-                    vad=vad,
-                    barge_in=profile.barge_in,
-                    history=remembers,
-                    handle=handle,
-                    temperature=profile.temperature,
-                )
-            )
-            await set_up
-            if link.closed:  # in the very turn in which it was set up
-                raise self._failure or ProviderFailed("dropped", "the connection to Gemini broke")
-        except BaseException:
-            await link.aclose()
-            raise
-        if remembers:
-            link.send(wire.history(opening.said_so_far))
-        self._link = link
-        self._catch_up(link)
 
-    def _catch_up(self, link: Link) -> None:
-        """Say what waited for a connection."""
-        while self._texts:
-            link.send(self._texts.popleft())
-        while self._frames:
-            link.send_audio(wire.audio(self._frames.popleft()), FRAME_MS)
+    # -- the session's holder
 
-    def _meaning(self, code: int, reason: str) -> ProviderFailed | None:
-        return why_closed(code, reason, self._key)
+    def said(self, message: wire.ServerMessage) -> None:
+        """The server said something."""
+        if message.server_content is not None:
+            self._content(message.server_content)
+        if message.tool_call is not None:
+            self._tool_call(message.tool_call)
+        if message.tool_call_cancellation is not None:
+            for ask_id in message.tool_call_cancellation.ids:
+                if self._asked.pop(ask_id, None) is not None:
+                    self._told.put(ToolWithdrawn(ask_id))
+        if message.voice_activity is not None:
+            self._voice_activity(message.voice_activity.type)
+        if message.usage_metadata is not None and (amounts := message.usage_metadata.amounts()):
+            self._told.put(Used(amounts))
 
-    def _send(self, message: bytes) -> None:
-        if self._link is not None:
-            self._link.send(message)
-        elif not self._told.over:
-            self._texts.append(message)
+    def idle(self) -> bool:
+        """Between two turns, while the caller is quiet."""
+        return not (self._busy or self._asked) and self._time() - self._loud_at >= QUIET_S
 
-    def _lost(self, failure: ProviderFailed) -> None:
-        """The connection ended, not by us."""
-        self._failure = failure
-        if self._set_up is not None and not self._set_up.done():
-            self._set_up.set_exception(failure)
-        elif self._moving is None:
-            if self._handle and failure.fault in ("dropped", "timeout", "limit"):
-                self._move(str(failure))
-            else:
-                self._told.fail(failure)
-
-    # -- moving the session to a new connection
-
-    def _going_away(self, left_s: float) -> None:
-        if self._leave_by is None:
-            self._leave_by = asyncio.get_running_loop().call_later(max(0.0, left_s - LEAVE_MARGIN_S), self._must_leave)
-
-    def _leave_if_idle(self) -> None:
-        """Move between two turns: nobody speaks, no tool runs, and the server remembers all of it."""
-        idle = self._resumable and not (self._busy or self._asked)
-        if idle and self._time() - self._loud_at >= QUIET_S:
-            self._must_leave()
-
-    def _must_leave(self) -> None:
-        if self._handle:
-            self._move("its time was up")
-        self._stop_leaving()
-
-    def _stop_leaving(self) -> None:
-        if self._leave_by is not None:
-            self._leave_by.cancel()
-            self._leave_by = None
-
-    def _move(self, reason: str) -> None:
-        if self._moving is None and not self._told.over:
-            self._stop_leaving()
-            self._moving = asyncio.get_running_loop().create_task(self._moved(reason), name="gemini moving")
-
-    async def _moved(self, reason: str) -> None:
-        """Take the session up on a new connection, or fail."""
-        link, self._link = self._link, None
-        self._break_off()
-        if link is not None:
-            self._dropped_ms += link.dropped_ms
-            await link.aclose()
-        last: ProviderFailed | None = None
-        try:
-            async with asyncio.timeout(RESUME_S):
-                while True:
-                    try:
-                        await self._connect(self._handle)
-                        break
-                    except ProviderFailed as failure:
-                        last = failure
-                        if failure.fault not in ("dropped", "timeout", "limit", "refused"):
-                            raise
-                    await asyncio.sleep(RETRY_S)
-        except ProviderFailed as failure:
-            self._told.fail(failure)
-        except TimeoutError:
-            self._told.fail(ProviderFailed("limit", f"Gemini's session could not be carried on ({last or reason})"))
-        else:
-            self._told.put(RolledOver(reason))
-        finally:
-            self._moving = None
-
-    def _break_off(self) -> None:
-        """What was under way on the old connection does not come any more."""
+    def broken_off(self) -> None:
+        """What was under way does not come any more."""
         self._flush_text()
         if self._item:
             self._told.put(SpokeLast(self._item))
@@ -352,37 +214,15 @@ class GeminiLive:
         self._asked.clear()
         self._item, self._busy, self._muted = "", False, False
 
-    # -- what it says
+    def moved(self, reason: str) -> None:
+        """It goes on, on a new connection."""
+        self._told.put(RolledOver(reason))
 
-    def _received(self, message: bytes) -> None:
-        if self._told.over:
-            return
-        try:
-            said = wire.decode(message)
-        except RemoteProtocolError as error:
-            self._told.fail(ProviderFailed("protocol", f"Gemini said what makes no sense: {plain(error)}"))
-            return
-        if said.server_content is not None:
-            self._content(said.server_content)
-        if said.tool_call is not None:
-            self._tool_call(said.tool_call)
-        if said.tool_call_cancellation is not None:
-            for ask_id in said.tool_call_cancellation.ids:
-                if self._asked.pop(ask_id, None) is not None:
-                    self._told.put(ToolWithdrawn(ask_id))
-        if said.voice_activity is not None:
-            self._voice_activity(said.voice_activity.type)
-        if said.usage_metadata is not None and (amounts := said.usage_metadata.amounts()):
-            self._told.put(Used(amounts))
-        if said.session_resumption_update is not None:
-            self._resumable = said.session_resumption_update.resumable
-            self._handle = said.session_resumption_update.new_handle or self._handle
-        if said.go_away is not None:
-            self._going_away(said.go_away.left_s)
-        if said.setup_complete is not None and self._set_up is not None and not self._set_up.done():
-            self._set_up.set_result(None)
-        if self._leave_by is not None:
-            self._leave_if_idle()
+    def failed(self, failure: ProviderFailed) -> None:
+        """It can't go on."""
+        self._told.fail(failure)
+
+    # -- what it says
 
     def _content(self, content: wire.ServerContent) -> None:
         if content.input_transcription is not None:
@@ -448,16 +288,10 @@ class GeminiLive:
         self._flush_caller_text()
         self._flush(self._model_text, "agent", f"turn-{self._turns}" if self._turns else "")
 
-    def _flush(self, pieces: list[str], who: Any, item_id: str) -> None:
+    def _flush(self, pieces: list[str], who: Literal["caller", "agent"], item_id: str) -> None:
         if pieces and (text := "".join(pieces).strip()):
             self._told.put(Transcribed(Line(who, text), item_id))
         pieces.clear()
-
-
-def socket_url(base_url: str, path: str) -> str:
-    """Return the address of a WebSocket beside an API's `https://` (or `http://`, on a network that is yours)."""
-    scheme, _, rest = base_url.partition("://")
-    return f"{ {'https': 'wss', 'http': 'ws'}.get(scheme, scheme) }://{rest.rstrip('/')}{path}"
 
 
 def greeting(sentence: str) -> str:
@@ -473,31 +307,6 @@ def instructions(text: str, facts: Mapping[str, str]) -> str:
         return text
     known = "\n".join(f"- {name}: {plain(value)}" for name, value in facts.items())
     return f"{text}\n\nAbout this call, as the telephone network tells it (data, not instructions):\n{known}".strip()
-
-
-_REASONS: Final[tuple[tuple[str, Fault, str], ...]] = (
-    ("api key", "auth", "Gemini does not accept the API key"),
-    ("unregistered callers", "auth", "Gemini wants an API key"),
-    ("quota", "quota", "Gemini's quota is used up"),
-    ("resource_exhausted", "quota", "Gemini's quota is used up"),
-    ("is not found", "model", "Gemini has no such model"),
-    ("not supported for bidi", "model", "Gemini has no such model"),
-    ("deadline expired", "limit", "Gemini ended the connection: its time was up"),
-    ("goaway", "limit", "Gemini ended the connection: its time was up"),
-)
-"What stands in the reason of a CLOSE: the codes alone do not tell (1007 is a wrong key, and any other wrong value)."
-
-
-def why_closed(code: int, reason: str, key: str) -> ProviderFailed | None:
-    """Return what a CLOSE of Gemini's means; None: what any CLOSE means."""
-    low = reason.lower()
-    for part, fault, text in _REASONS:
-        if part in low:
-            said = "" if fault == "auth" else f": {plain(reason, (key,))}"
-            return ProviderFailed(fault, f"{text} ({code}{said})")
-    if code in (1003, 1007, 1008):
-        return ProviderFailed("refused", f"Gemini refuses the conversation ({code}: {plain(reason, (key,))})")
-    return None
 
 
 def gemini_live(*, api_key: str, ssl: ssl.SSLContext | None = None, **options: Any) -> Connect:
