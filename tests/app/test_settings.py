@@ -92,7 +92,7 @@ def test_the_defaults_are_those_that_were_promised() -> None:
         "destinations": {},
         "dtmf": {},
         "switch": {"address": "", "password": "", "user": ""},
-        "records": {"messages": ""},
+        "records": {"messages": "", "timelines": ""},
         "twilio": {
             "account_sid": "AC00000000000000000000000000000000",
             "auth_token": "",

@@ -18,6 +18,14 @@ def test_lines_are_kept_in_order_and_noted_with_their_facts() -> None:
     ]
 
 
+def test_long_numbers_are_masked_in_what_is_noted_and_only_there() -> None:
+    notes: list[Any] = []
+    transcript = Transcript(lambda event, **fields: notes.append(fields["text"]))
+    transcript.add("caller", "It is 4111 1111 1111 1111, PIN 1234, room 12, at 9.30")
+    assert notes == ["It is *******************, PIN ****, room 12, at 9.30"]
+    assert next(iter(transcript)).text.endswith("1111, PIN 1234, room 12, at 9.30")
+
+
 def test_a_conversation_without_end_forgets_its_beginning() -> None:
     transcript = Transcript(lambda event, **fields: None)
     for number in range(MOST_LINES + 5):

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from dueto.agents.media_streams import Account, Exchange, NumberPolicy
@@ -24,6 +25,7 @@ from dueto.app.serving import check_for_serving
 from dueto.app.settings import Settings
 from dueto.app.staff import Equipment, Staff
 from dueto.app.status import StatusServer
+from dueto.app.timeline import Timelines
 from dueto.app.twilio_api import TwilioApi
 from dueto.call import Agent, CallRules, Desk, House, Journal, Mouth
 from dueto.call.dialects import DialectFinder
@@ -77,6 +79,9 @@ class Gateway:
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry)
         journals: list[Journal] = [LogJournal(), self._metrics.journal, *([journal] if journal is not None else [])]
+        self._timelines = _timelines(settings)
+        if self._timelines is not None:
+            journals.append(self._timelines.journal)
         self.link = _link(settings, fan_out(*journals))
         house = House(
             agent=self.agent.run,
@@ -243,6 +248,8 @@ class Gateway:
         if self.desk.house.recorder is not None:
             await self.desk.house.recorder.aclose()
         await self.agent.aclose()
+        if self._timelines is not None:
+            await self._timelines.aclose()
         self._closed.set()
 
     async def __aenter__(self) -> "Gateway":
@@ -268,6 +275,16 @@ def _spare_mouth() -> Mouth | None:
     from dueto.agents.speech.mouth import SpeechMouth, installed
 
     return SpeechMouth(installed())
+
+
+def _timelines(settings: Settings) -> Timelines | None:
+    if not settings.records.timelines:
+        return None
+
+    def complain(text: str) -> None:
+        structlog.get_logger().error("timelines_failed", error=text)
+
+    return Timelines(Path(settings.records.timelines), complain=complain)
 
 
 def _messages(settings: Settings) -> KeepMessage | None:

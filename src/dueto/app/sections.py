@@ -329,12 +329,15 @@ class RecordsSettings(Section):
     """What is kept of calls, besides the log."""
 
     messages: str = ""
+    timelines: str = ""
 
-    @field_validator("messages")
+    @field_validator("messages", "timelines")
     @classmethod
-    def _check_path(cls, text: str) -> str:
+    def _check_path(cls, text: str, info: ValidationInfo) -> str:
         if text and (not text.isprintable() or not text.startswith("/")):
-            raise ValueError('expected the whole path of a file, such as "/var/lib/dueto/messages.jsonl"')
+            what = "a file" if info.field_name == "messages" else "a folder"
+            example = "messages.jsonl" if info.field_name == "messages" else "timelines"
+            raise ValueError(f'expected the whole path of {what}, such as "/var/lib/dueto/{example}"')
         return text
 
 

@@ -1,5 +1,6 @@
 """What was said in a call, as text, for whoever goes on with it: another agent, another session of a provider."""
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from typing import Final, Literal
 
 MOST_LINES: Final = 400
 LONGEST_LINE_CHARS: Final = 4000
+_DIGITS = re.compile(r"\d(?:[ .-]?\d){3,}")
+"Card numbers, PINs: said, understood, and nobody else's business."
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +31,14 @@ class Transcript:
         self._note = note
 
     def add(self, who: Literal["caller", "agent"], text: str, **facts: object) -> None:
-        """Write a line, and note it as `transcript` together with `facts` (`heard_ms`, `interrupted`, ...)."""
+        """Write a line, and note it as `transcript` together with `facts` (`heard_ms`, `interrupted`, ...).
+
+        The note masks runs of four digits and more; who takes the call over gets them.
+        """
         text = text.strip()[:LONGEST_LINE_CHARS]
         if text:
             self._lines.append(Line(who, text))
-            self._note("transcript", who=who, text=text, **facts)
+            self._note("transcript", who=who, text=_DIGITS.sub(lambda found: "*" * len(found[0]), text), **facts)
 
     def __iter__(self) -> Iterator[Line]:
         return iter(tuple(self._lines))
