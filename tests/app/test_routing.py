@@ -16,7 +16,7 @@ from dueto.app.staff import Equipment, Staff
 from dueto.call import Call, CallRules
 from dueto.call.events import HungUp
 from dueto.errors import NotCapable, SettingsError
-from dueto.sim import Caller, Faults, SimCall, Switch
+from dueto.sim import Caller, Faults, Line, SimCall, Switch
 
 HERE = __name__
 TOML = f"""
@@ -140,6 +140,27 @@ def test_the_first_route_that_matches_counts(tmp_path: Path, caller: dict[str, A
             assert virtual.names().index("routed") < virtual.names().index("agent_started")
 
     run()
+
+
+@virtually
+async def test_each_agent_has_its_own_keys_or_those_of_all(tmp_path: Path) -> None:
+    hangs_up = '[agents.night.dtmf]\n"7" = "hangup"\n\n[dtmf]\n"9" = "hangup"\n'
+
+    async def presses(line: Line) -> None:
+        await line.wait(1.0)
+        await line.press("7")
+        await line.wait(1.0)
+        await line.press("9")
+        await line.until_hangup()
+
+    async with house(read(tmp_path, TOML + hangs_up)) as (virtual, switch):
+        for agent, pressed in (("night", ["7"]), ("front", ["7", "9"])):
+            call = await switch.place(Caller(secretary=agent, script=presses))
+            await call.done()
+            assert call.hangup_cause == "NORMAL_CLEARING"
+            noted = [(name, fields) for uid, name, fields in virtual.journal if uid == call.unique_id]
+            assert [fields["deed"] for name, fields in noted if name == "key"] == ["hangup"]
+            assert [fields["digit"] for name, fields in noted if name == "dtmf"] == pressed
 
 
 @virtually

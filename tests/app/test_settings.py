@@ -465,7 +465,10 @@ def _check_rows(section: str, defaults: dict[str, Any]) -> None:
     rows = dict(re.findall(r"^\| `((?!dueto_)\w+)` \| ([^|]+) \|", section, re.MULTILINE))
     assert set(rows) == set(defaults)
     for key, value in defaults.items():
-        assert rows[key] == ("(needed)" if value == "needed" else f"`{_as_toml(value)}`"), key
+        if value is None:
+            assert re.fullmatch(r"\(.+\)", rows[key]), f"{key}: where it comes from, in words"
+        else:
+            assert rows[key] == ("(needed)" if value == "needed" else f"`{_as_toml(value)}`"), key
 
 
 def _as_toml(value: Any) -> str:
@@ -493,6 +496,8 @@ def test_every_older_name_stands_in_the_documentation() -> None:
         ('[dtmf]\n"1" = "dance"', "transfer NAME"),
         ('[dtmf]\n"1" = "transfer"', "transfer NAME"),
         ('[dtmf]\n"1" = "transfer nobody"', 'no destination "nobody"'),
+        ('[agents.a]\nuse = "echo"\n[agents.a.dtmf]\n"1" = "transfer nobody"', 'no destination "nobody"'),
+        ('[agents.a]\nuse = "echo"\n[agents.a.dtmf]\n"1" = "dance"', "transfer NAME"),
         ('[destinations.a]\ndial = "user/1"\nwhen = "always"', "mon-fri 09:00-18:00"),
         ('[destinations.a]\ndial = "user/1"\nwhen = "mon 09:00-18:00"\nfallback = "b"', 'no destination "b"'),
         ('[destinations.a]\ndial = "user/1"\nwhen = "mon 09:00-18:00"\nfallback = "a"', "leads back"),

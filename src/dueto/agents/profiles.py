@@ -1,13 +1,16 @@
 """What `[agents.NAME]` of a configuration says, and what becomes of it. Each kind of agent adds its own keys."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from dueto.agents.messages import KeepMessage
+from dueto.call.keys import Key
 from dueto.call.ports import Agent, Destination, Mouth
+from dueto.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     from dueto.agents.media_streams import Exchange
@@ -23,6 +26,22 @@ def _a_number(value: object) -> object:
 
 Seconds = Annotated[float, BeforeValidator(_a_number), Field(ge=0, le=86_400, allow_inf_nan=False)]
 Whole = Annotated[int, BeforeValidator(_a_number)]
+
+
+def check_keys(table: dict[str, str]) -> dict[str, str]:
+    """Return a table of keys if every key is one, and does something. Raises: ValueError."""
+    for digit, text in table.items():
+        if not re.fullmatch(r"[0-9*#A-D]", digit):
+            raise ValueError(f'expected keys "0" to "9", "*" or "#", not "{digit}"')
+        try:
+            Key.parse(text)
+        except LocalProtocolError as error:
+            raise ValueError(f'"{digit}": {error}') from None
+    return table
+
+
+Keys = Annotated[dict[str, str], AfterValidator(check_keys)]
+'What keys do: `{"0": "transfer operator", "*": "repeat"}`.'
 
 
 class Profile(BaseModel):
@@ -42,6 +61,8 @@ class Profile(BaseModel):
     "What the caller hears when another takes over; empty: nothing."
     max_calls: Annotated[Whole, Field(ge=0)] = 0
     "Calls at once; 0: any number. One more goes to the fall-backs."
+    dtmf: Keys | None = None
+    "Keys that work whatever it is doing, in place of those of `[dtmf]`."
 
 
 class VoiceProfile(Profile):

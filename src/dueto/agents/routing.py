@@ -7,6 +7,7 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, Final
 
 from dueto.call.house import CallRules, House
+from dueto.call.keys import Key
 from dueto.call.ports import Agent, Destination, Mouth
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Assignment:
     "Where its callers can be transferred to, and nowhere else."
     rules: CallRules
     mouth: Mouth | None = None
+    keys: Mapping[str, Key] = field(default_factory=dict)
     tenant: str = ""
 
 
@@ -95,6 +97,7 @@ class Router:
             destinations=to.destinations,
             rules=to.rules,
             mouth=to.mouth or self._house.mouth,
+            keys=to.keys,
         )
 
     async def _choose(self, call: "Call") -> tuple[int, Assignment]:

@@ -29,7 +29,6 @@ from dueto.app.timeline import Timelines
 from dueto.app.twilio_api import TwilioApi
 from dueto.call import Agent, CallRules, Desk, House, Journal, Mouth
 from dueto.call.dialects import DialectFinder
-from dueto.call.keys import parse_keys
 from dueto.call.placing import Dialled, mint, place
 from dueto.call.recorder import Recorder, RecordingRules
 from dueto.clock import Clock, monotonic
@@ -92,7 +91,7 @@ class Gateway:
             finder=DialectFinder() if settings.media.dialect == "auto" else None,
             destinations=first.destinations,
             mouth=first.mouth,
-            keys=parse_keys(settings.dtmf),
+            keys=first.keys,
             switch=self.link,
             unicast=_packet_door(settings, clock),
             journal=fan_out(*journals),

@@ -11,7 +11,6 @@ from dueto.agents.media_streams.account import NO_ACCOUNT
 from dueto.agents.profiles import Seconds, Whole
 from dueto.app.addresses import Address, Network, parse_address, parse_network
 from dueto.call.hours import Hours
-from dueto.call.keys import Key
 from dueto.errors import LocalProtocolError
 
 RATES_HZ = (8000, 16000, 24000, 32000, 48000)
@@ -284,18 +283,6 @@ class DestinationSettings(Section):
         if not re.fullmatch(r"[0-9*#A-D]?", text):
             raise ValueError('expected one key: "0" to "9", "*" or "#"')
         return text
-
-
-def check_keys(table: dict[str, str]) -> dict[str, str]:
-    """Return a `[dtmf]` table if every key is one, and does something. Raises: ValueError."""
-    for digit, text in table.items():
-        if not re.fullmatch(r"[0-9*#A-D]", digit):
-            raise ValueError(f'expected keys "0" to "9", "*" or "#", not "{digit}"')
-        try:
-            Key.parse(text)
-        except LocalProtocolError as error:
-            raise ValueError(f'"{digit}": {error}') from None
-    return table
 
 
 class SwitchSettings(Section):

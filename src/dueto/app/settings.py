@@ -7,11 +7,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from os import environ as process_environment
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dueto.agents.profiles import Keys
 from dueto.app.agent_sections import AgentSection, list_keys, profile_classes
 from dueto.app.complaints import complain
 from dueto.app.environment import FromEnvironment, Tree, get, merge, read_environment, read_older_names
@@ -30,7 +31,6 @@ from dueto.app.sections import (
     SwitchSettings,
     TenantSettings,
     TwilioSettings,
-    check_keys,
 )
 from dueto.app.serving import check_for_serving
 from dueto.app.together import problems_between_sections
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     route: tuple[RouteSettings, ...] = ()
     tenants: dict[str, TenantSettings] = {}
     destinations: dict[str, DestinationSettings] = {}
-    dtmf: Annotated[dict[str, str], AfterValidator(check_keys)] = {}
+    dtmf: Keys = {}
     switch: SwitchSettings = SwitchSettings()
     records: RecordsSettings = RecordsSettings()
     twilio: TwilioSettings = TwilioSettings()

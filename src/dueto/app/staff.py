@@ -13,6 +13,7 @@ from dueto.agents.profiles import APOLOGY, LoadedAgent
 from dueto.agents.routing import Assignment, Router, Rule, pattern
 from dueto.app.sections import RouteSettings
 from dueto.call.house import CallRules
+from dueto.call.keys import parse_keys
 from dueto.call.ports import Agent, Destination, Mouth
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class Staff:
             rules = replace(rules, when_failed=tenant.when_failed)
         if agent is not None:
             name = getattr(agent, "__name__", type(agent).__name__)
-            return Assignment(name, agent, destinations, rules, self._equipment.mouth, tenant_name)
+            keys = parse_keys(settings.dtmf)
+            return Assignment(name, agent, destinations, rules, self._equipment.mouth, keys, tenant_name)
         posts = [self._post(name, tenant_name, destinations)]
         profile = settings.agents.get(name)
         for fallback in () if profile is None else profile.fallbacks:
@@ -103,7 +105,8 @@ class Staff:
             run = FailOver(posts, apology=APOLOGY if profile is None else profile.apology, when_full=when_full)
         if tenant is not None and tenant.max_calls:
             run = limited(run, self._tenant_limits[tenant_name], tenant_name, when_full)
-        return Assignment(name, run, destinations, rules, posts[0].mouth, tenant_name)
+        keys = parse_keys(settings.dtmf if profile is None or profile.dtmf is None else profile.dtmf)
+        return Assignment(name, run, destinations, rules, posts[0].mouth, keys, tenant_name)
 
     def _post(self, name: str, tenant: str, destinations: Mapping[str, Destination]) -> Post:
         """Who is called so: an agent, a destination, or a kind with its defaults."""

@@ -23,9 +23,13 @@ def problems_between_sections(settings: "Settings") -> list[str]:
         *_tenant_problems(settings),
         *(problem for at, route in enumerate(settings.route, 1) for problem in _route_problems(settings, at, route)),
     ]
-    for digit, key in parse_keys(settings.dtmf).items():
-        if key.target and key.target not in settings.destinations:
-            problems.append(f'[dtmf] "{digit}": there is no destination "{key.target}"')
+    tables = {"[dtmf]": settings.dtmf} | {
+        f"[agents.{name}.dtmf]": profile.dtmf or {} for name, profile in settings.agents.items()
+    }
+    for where, table in tables.items():
+        for digit, key in parse_keys(table).items():
+            if key.target and key.target not in settings.destinations:
+                problems.append(f'{where} "{digit}": there is no destination "{key.target}"')
     problems += _when_failed_problems("[agent]", settings.agent.when_failed, settings.destinations)
     return problems
 
