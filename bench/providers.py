@@ -38,13 +38,14 @@ from picows import (
 
 from dueto.agents.openai_realtime import OpenAIRealtime, openai_realtime
 from dueto.agents.openai_session import OpenAIOptions, OpenAISession
-from dueto.agents.ports import Connect, Opening
+from dueto.agents.ports import Opening
 from dueto.agents.provider import ProviderAgent
 from dueto.app.gateway import Gateway
 from dueto.app.logs import configure_logs
 from dueto.app.serve import new_event_loop
 from dueto.app.settings import Settings
 from dueto.audio import ulaw_encode
+from dueto.call import Agent
 from dueto.sim import tone
 
 GATEWAY_CORE, OTHERS_CORE = 0, 1
@@ -59,7 +60,7 @@ TIMES = 20_000
 # -- one adapter alone
 
 
-class _Nowhere:
+class Nowhere:
     """A link that sends nothing."""
 
     dropped_ms = 0
@@ -70,7 +71,8 @@ class _Nowhere:
     send = send_audio
 
 
-def _per_call_us(work: Callable[[], object], times: int = TIMES) -> float:
+def per_call_us(work: Callable[[], object], times: int = TIMES) -> float:
+    """Return what one run of `work` takes."""
     for _ in range(times // 10):
         work()
     began = time.perf_counter()
@@ -83,10 +85,10 @@ def openai_alone(rate_hz: int) -> Iterator[tuple[str, float]]:
     """The OpenAI adapter, for a call at `rate_hz`."""
     provider = OpenAIRealtime(OpenAIOptions(api_key="k"), Opening(rate_hz))
     session = OpenAISession(provider._happened, provider._closed)
-    session.link = _Nowhere()  # type: ignore[assignment]
+    session.link = Nowhere()  # type: ignore[assignment]
     provider._session = session
     frame = tone(provider.hears_hz, FRAME_S, 300.0)
-    yield f"openai, {rate_hz} Hz: frame up", _per_call_us(lambda: provider.hear(frame))
+    yield f"openai, {rate_hz} Hz: frame up", per_call_us(lambda: provider.hear(frame))
     message = _delta("item", provider.speaks_hz)
     events = provider._told._events
 
@@ -94,7 +96,7 @@ def openai_alone(rate_hz: int) -> Iterator[tuple[str, float]]:
         session.message(message)
         events.clear()
 
-    yield f"openai, {rate_hz} Hz: 100 ms delta down", _per_call_us(down, TIMES // 4)
+    yield f"openai, {rate_hz} Hz: 100 ms delta down", per_call_us(down, TIMES // 4)
 
 
 async def alone() -> None:
@@ -192,7 +194,8 @@ def _paced(request: WSUpgradeRequest) -> WSListener:
 # -- the gateway
 
 
-async def _serve(line: Connection, connect: Connect) -> None:
+async def serve(line: Connection, agent: Agent) -> None:
+    """Serve calls with that agent until the pipe says it is over."""
     settings = Settings.model_validate(
         {
             "correlation": {"control": "none"},
@@ -200,28 +203,29 @@ async def _serve(line: Connection, connect: Connect) -> None:
             "metrics": {"listen": ""},
         }
     )
-    async with Gateway(settings, agent=ProviderAgent(connect)) as gateway:
+    async with Gateway(settings, agent=agent) as gateway:
         line.send(gateway.media_port)
         while not line.poll():  # noqa: ASYNC110 - a pipe from another process
             await asyncio.sleep(0.05)
 
 
 def _gateway_process(line: Connection, provider_port: int, authority: str) -> None:
-    _pin(GATEWAY_CORE)
+    pin(GATEWAY_CORE)
     trust = ssl.create_default_context(cafile=authority)
     connect = openai_realtime(url=f"https://localhost:{provider_port}/v1", api_key="k", ssl=trust)
     with open(os.devnull, "w") as nobody, asyncio.Runner(loop_factory=new_event_loop) as runner:
         configure_logs("json", nobody)  # made as in service, and not written down
-        runner.run(_serve(line, connect))
+        runner.run(serve(line, ProviderAgent(connect)))
 
 
 def _provider_process(line: Connection, certificate: str) -> None:
-    _pin(OTHERS_CORE)
+    pin(OTHERS_CORE)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_provide(line, certificate))
 
 
-def _pin(core: int) -> None:
+def pin(core: int) -> None:
+    """Stay on one core, if there is one of that number."""
     if core in os.sched_getaffinity(0):
         os.sched_setaffinity(0, {core})
 
@@ -248,7 +252,8 @@ class Telephone(WSListener):
             transport.disconnect()
 
 
-async def _call(media_port: int, calls: int, seconds: float, rate_hz: int, gateway_pid: int) -> dict[str, float]:
+async def call_all(media_port: int, calls: int, seconds: float, rate_hz: int, gateway_pid: int) -> dict[str, float]:
+    """Place the calls, talk, listen; return what reached them, and what the gateway spent."""
     frame = tone(rate_hz, FRAME_S, 300.0)
     telephones: list[Telephone] = []
     for _ in range(calls):
@@ -312,10 +317,10 @@ def bridged(calls: int, seconds: float, rate_hz: int) -> dict[str, float]:
         gateway = context.Process(target=_gateway_process, args=(gateway_theirs, port, str(authority)), daemon=True)
         gateway.start()
         media_port = gateway_line.recv()
-        _pin(OTHERS_CORE)
+        pin(OTHERS_CORE)
         try:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                return runner.run(_call(media_port, calls, seconds, rate_hz, gateway.pid or 0))
+                return runner.run(call_all(media_port, calls, seconds, rate_hz, gateway.pid or 0))
         finally:
             for other, process in ((gateway_line, gateway), (line, provider)):
                 other.send(None)

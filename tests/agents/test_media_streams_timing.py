@@ -4,15 +4,18 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
 
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.agents.fakes.media_streams_bot import Talk
 from tests.support.virtual import virtual_desk
 
-from dueto.agents.media_streams import Exchange, MediaStreamsAgent, MediaStreamsProfile, stream
+from dueto.agents.media_streams import Exchange, MediaStreamsAgent, MediaStreamsProfile, messages, stream
 from dueto.audio import ulaw_encode
 from dueto.call import Call
-from dueto.errors import ProviderFailed
+from dueto.errors import ProviderFailed, RemoteProtocolError
 from dueto.sim import Caller, Line, SimCall, run_virtual, tone
 from dueto.wire.media import AUDIO_STREAM, AUDIO_STREAM_BINARY, Dialect
 
@@ -300,7 +303,21 @@ def test_a_bot_that_breaks_off_has_failed(script: list[Script]) -> None:
         converse(script, bot)
 
 
-def test_a_bot_that_talks_nonsense_is_borne_for_a_while_only(script: list[Script]) -> None:
+def test_a_bot_that_says_more_than_we_know_is_heard_all_the_same(script: list[Script]) -> None:
+    async def bot(talk: Talk) -> None:
+        talk.say(sound(0.4))
+        for _ in range(2 * stream.MAX_ODD):
+            talk.write('{"event":"keepalive"}')
+        talk.write('{"event":"media","media":{"payload":"no base64"}}')
+        talk.write('{"event":"media"}')
+        talk.mark("end")
+        await talk.until(lambda: bool(talk.marks))
+        talk.close()
+
+    assert len(loud_frames(converse(script, bot))) * 20 == pytest.approx(400, abs=40)
+
+
+def test_a_bot_that_talks_nothing_but_nonsense_has_failed(script: list[Script]) -> None:
     async def bot(talk: Talk) -> None:
         for _ in range(stream.MAX_ODD + 1):
             talk.write('{"event":"hello"}')
@@ -318,3 +335,69 @@ def test_a_bot_that_sends_without_end_has_failed(script: list[Script], monkeypat
 
     with pytest.raises(ProviderFailed, match="more than anybody"):
         converse(script, bot)
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("say"), st.integers(0, 900)),
+        st.tuples(st.just("mark"), st.just(0)),
+        st.tuples(st.just("clear"), st.just(0)),
+        st.tuples(st.just("wait"), st.integers(0, 1200)),
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ACTIONS)
+def test_whatever_a_bot_does_each_mark_comes_back_once_in_order_and_never_too_early(
+    script: list[Script], link: list[Talk], actions: list[tuple[str, int]]
+) -> None:
+    script.clear()
+    link.clear()
+    earliest: list[float] = []
+    "When each mark can come back at best: what was said before it takes its time, unless it is cleared."
+
+    async def bot(talk: Talk) -> None:
+        end, waiting = now(), 0
+        for action, ms in actions:
+            match action:
+                case "say":
+                    talk.say(sound(ms / 1000))
+                    end = max(end, now()) + ms / 1000
+                case "mark":
+                    talk.mark(str(len(earliest)))
+                    earliest.append(max(end, now()))
+                case "clear":
+                    talk.clear()
+                    end = now()
+                    earliest[waiting:] = [min(at, end) for at in earliest[waiting:]]
+                    waiting = len(earliest)
+                case "wait":
+                    await asyncio.sleep(ms / 1000)
+        await talk.until(lambda: len(talk.marks) == len(earliest))
+        talk.close()
+
+    call = converse(script, bot)
+    talk = link[0]
+    assert talk.complaints == []
+    assert talk.names() == [str(number) for number in range(len(earliest))]
+    assert all(at >= best - 0.021 for (_, at), best in zip(talk.marks, earliest, strict=True))
+    said_ms = sum(ms for action, ms in actions if action == "say")
+    heard_ms = len(loud_frames(call)) * 20
+    pieces = sum(action == "say" for action, _ in actions)
+    assert heard_ms <= said_ms + 40 * pieces
+    if "clear" not in [action for action, _ in actions]:
+        assert heard_ms >= said_ms - 40 * pieces
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.recursive(st.none() | st.text(max_size=5) | st.integers(), st.lists).map(msgspec.json.encode),
+    )
+)
+def test_what_is_no_message_is_refused_and_nothing_of_it_repeated(text: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        messages.decode(text)

@@ -12,7 +12,7 @@ from dueto.call import Call
 from dueto.call.events import Dtmf, HungUp, Unbridged
 from dueto.call.phase import Phase
 from dueto.call.ports import Destination, Outcome, TransferResult
-from dueto.errors import DuetoError, Interrupted, LocalProtocolError, NotCapable, ProviderFailed
+from dueto.errors import Interrupted, LocalProtocolError, NotCapable, ProviderFailed
 
 MAX_VERBS = 1000
 "In one call, whatever the bot redirects to: two webhooks can send each other a call for ever."
@@ -180,8 +180,8 @@ class BotLine:
 
 
 async def _ended(task: "asyncio.Future[None]") -> None:
-    """Cancel it, and wait for its end."""
+    """Cancel it, and wait for its end, whatever that is."""
     task.cancel()
-    with contextlib.suppress(DuetoError, asyncio.CancelledError):
-        await asyncio.wait((task,))
+    await asyncio.wait((task,))
+    if not task.cancelled():
         task.exception()

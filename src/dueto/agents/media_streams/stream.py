@@ -27,7 +27,7 @@ MAX_KEPT_BYTES: Final = 8 << 20
 "Of mu-law: 17 minutes. More is no speech."
 MAX_MARKS: Final = 20_000
 MAX_ODD: Final = 100
-"Messages that make no sense, before the bot is taken for something else."
+"Messages that make no sense, and none that does: that is no bot."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class BotStream:
         self._now = asyncio.get_running_loop().time
         self._sequence = 0
         self._chunk = 0
+        self._understood = False
+        "Whether anything that came was a message of this protocol."
         self._began_at = 0.0
         self._at_ms = 0
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -144,6 +146,7 @@ class BotStream:
             message = messages.decode(text)
         except RemoteProtocolError as error:
             return self._odd(error)
+        self._understood = True
         match message:
             case messages.Say(sound) if len(sound.payload) <= PIECE_BYTES:
                 self._keep(sound.payload)
@@ -157,11 +160,11 @@ class BotStream:
         return None
 
     def _odd(self, error: RemoteProtocolError) -> None:
-        """Twilio warns, and goes on; so do we, up to a point."""
+        """Twilio warns, and goes on; so do we, unless nothing else comes."""
         self.odd_messages += 1
         if self.odd_messages == 1:
             self._call.log.warning("bot_message_ignored", reason=str(error))
-        if self.odd_messages > MAX_ODD:
+        if self.odd_messages > MAX_ODD and not self._understood:
             self._fail(f"the bot does not speak Media Streams: {error}")
 
     def _fail(self, text: str) -> None:
