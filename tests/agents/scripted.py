@@ -118,6 +118,7 @@ class ScriptedProvider:
 
     async def aclose(self) -> None:
         self.closed = True
+        self._told.end()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})
