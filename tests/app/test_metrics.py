@@ -197,7 +197,11 @@ def test_turns_providers_and_tools_are_counted(book: Book) -> None:
     book.tell("provider_connected", took_ms=300)
     book.tell("provider_failed", fault="quota", error="Acme refuses for now")
     book.tell("provider_rolled_over", reason="an hour")
-    book.tell("tool", name="transfer_call", took_ms=3)
+    book.tell("tool", name="transfer_call", outcome="ok", took_ms=3)
+    book.tell("agent_replaced", name="front", fault="quota", error="Acme refuses for now", by="spare")
+    book.tell("agent_full", name="front", max_calls=3)
+    book.tell("tenant_full", name="acme", max_calls=3)
+    book.tell("no_input", times=1)
     book.tell("provider_ended", dropped_ms=500, input_tokens=70, output_tokens=30)
     book.tell("provider_ended", dropped_ms=0, input_tokens=30)
     assert book.value("turn_latency_seconds_sum", part="heard") == 0.8
@@ -205,6 +209,9 @@ def test_turns_providers_and_tools_are_counted(book: Book) -> None:
     assert book.value("provider_connect_seconds_sum") == 0.3
     assert book.value("provider_failures_total", fault="quota") == 1
     assert book.value("provider_rollovers_total") == 1
-    assert book.value("tools_total", tool="transfer_call") == 1
+    assert book.value("tools_total", tool="transfer_call", outcome="ok") == 1
+    assert book.value("agents_replaced_total", fault="quota") == 1
+    assert book.value("agents_full_total", who="front") == book.value("agents_full_total", who="acme") == 1
+    assert book.value("patience_total", event="no_input") == 1
     assert book.value("provider_usage_total", unit="input_tokens") == 100
     assert book.value("provider_audio_dropped_seconds_total") == 0.5

@@ -261,11 +261,14 @@ async def test_what_can_not_be_shared_is_said_before_anything_starts(tmp_path: P
 async def test_a_worker_has_its_own_port_and_its_share_of_the_calls(tmp_path: Path) -> None:
     path = tmp_path / "dueto.toml"
     path.write_text(
-        "[media]\nlisten = '127.0.0.1:9000'\npublic_url = 'ws://gw.example:80/audio'\n[control]\nmax_calls = 5"
+        "[media]\nlisten = '127.0.0.1:9000'\npublic_url = 'ws://gw.example:80/audio'\n[control]\nmax_calls = 5\n"
+        "[agents.a]\nuse = 'echo'\nmax_calls = 3\n[agents.b]\nuse = 'echo'\n[tenants.t]\nmax_calls = 4"
     )
     own = settings_of(load_settings(path, {}, {}), Post("w4", 3, 2, 0, 0, False))
     assert (own.media.listen, own.media.public_url) == ("127.0.0.1:9003", "ws://gw.example:83/audio")
     assert own.control.max_calls == 3
+    assert [own.agents[name].max_calls for name in "ab"] == [2, 0]
+    assert own.tenants["t"].max_calls == 2
     assert own.metrics.listen_address is None
     assert Post.parse(str(Post("w4", 3, 2, 7, 8, True))) == Post("w4", 3, 2, 7, 8, True)
     with pytest.raises(ValueError, match="no port"):

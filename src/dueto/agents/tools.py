@@ -113,7 +113,7 @@ class Toolbox:
         """
         tool = self._tools.get(name)
         if tool is None:
-            call.note("tool", name=_short(name), outcome="unknown", took_ms=0)
+            call.note("tool", name="unknown", outcome="refused", took_ms=0)  # it may have made up any name
             return refusal(f"there is no such tool; there are {', '.join(self._tools) or 'none'}")
         use = self._used.setdefault(call, _Use())
         use.runs += 1

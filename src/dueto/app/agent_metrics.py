@@ -25,15 +25,32 @@ class AgentMetrics:
         self._usage = Counter("dueto_provider_usage", "What providers were used, by unit.", ["unit"], registry=registry)
         dropped_text = "Caller's audio that a provider was too slow to take."
         self._dropped = Counter("dueto_provider_audio_dropped_seconds", dropped_text, registry=registry)
-        self._tools = Counter("dueto_tools", "Tools that models ran.", ["tool"], registry=registry)
+        self._tools = Counter("dueto_tools", "Tools that models ran.", ["tool", "outcome"], registry=registry)
+        self._replaced = Counter("dueto_agents_replaced", "Agents that another relieved.", ["fault"], registry=registry)
+        self._full = Counter("dueto_agents_full", "Calls for which one had no place.", ["who"], registry=registry)
+        self._patience = Counter("dueto_patience", "What a conversation's clock did.", ["event"], registry=registry)
         self.handlers: dict[str, Callable[[str, Fields], None]] = {
             "turn": self._turned,
             "provider_connected": lambda _, fields: self._connect.observe(_number(fields.get("took_ms")) / 1000),
             "provider_failed": lambda _, fields: self._failures.labels(label("fault", fields.get("fault"))).inc(),
             "provider_rolled_over": lambda *_: self._rolled.inc(),
             "provider_ended": self._provider_ended,
-            "tool": lambda _, fields: self._tools.labels(label("tool", fields.get("name"))).inc(),
+            "tool": self._ran_tool,
+            "agent_replaced": lambda _, fields: self._replaced.labels(label("fault", fields.get("fault"))).inc(),
+            "agent_full": self._was_full,
+            "tenant_full": self._was_full,
+            **{event: self._ran_out(event) for event in ("dead_air", "no_input", "max_duration")},
         }
+
+    def _ran_tool(self, _unique_id: str, fields: Fields) -> None:
+        tool, outcome = (self._label(key, fields.get(name)) for key, name in (("tool", "name"), ("outcome", "outcome")))
+        self._tools.labels(tool, outcome).inc()
+
+    def _was_full(self, _unique_id: str, fields: Fields) -> None:
+        self._full.labels(self._label("who", fields.get("name"))).inc()
+
+    def _ran_out(self, event: str) -> Callable[[str, Fields], None]:
+        return lambda _unique_id, _fields: self._patience.labels(event).inc()
 
     def _turned(self, _unique_id: str, fields: Fields) -> None:
         self._turn.labels("heard").observe(_number(fields.get("latency_ms")) / 1000)

@@ -8,10 +8,13 @@ import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
+from dueto.agents.profiles import Profile
 from dueto.app.gateway import Gateway
+from dueto.app.sections import ControlSettings, TenantSettings
 from dueto.app.settings import Settings
 from dueto.app.workers.checks import with_port
 from dueto.app.workers.pipe import Pipe, take
@@ -47,8 +50,11 @@ class Post:
         return cls(name, slot, of, lines_fd, connections_fd, bool(takes_back))
 
 
+Shared = TypeVar("Shared", ControlSettings, Profile, TenantSettings)
+
+
 def settings_of(settings: Settings, post: Post) -> Settings:
-    """Return a worker's own settings: its media port, its share of the calls, no listener for metrics."""
+    """Return a worker's own settings: its media port, its share of every number of calls, no listener for metrics."""
     media, control = settings.media, settings.control
     listen = media.listen_address
     own = media.model_copy(
@@ -60,10 +66,17 @@ def settings_of(settings: Settings, post: Post) -> Settings:
     return settings.model_copy(
         update={
             "media": own,
-            "control": control.model_copy(update={"max_calls": math.ceil(control.max_calls / post.of)}),
+            "control": _shared(control, post.of),
+            "agents": {name: _shared(profile, post.of) for name, profile in settings.agents.items()},
+            "tenants": {name: _shared(tenant, post.of) for name, tenant in settings.tenants.items()},
             "metrics": settings.metrics.model_copy(update={"listen": ""}),
         }
     )
+
+
+def _shared(section: Shared, workers: int) -> Shared:
+    """Return a section whose calls at once are shared out among the workers."""
+    return section.model_copy(update={"max_calls": math.ceil(section.max_calls / workers)})
 
 
 class Worker:
