@@ -76,6 +76,12 @@ class House:
         return int(answer.split()[1])
 
 
+def switch_for(gateway: Gateway) -> Switch:
+    """A switch that dials it."""
+    url = f"ws://127.0.0.1:{gateway.media_port}/stream/{{secretary}}/{{uuid}}/{{caller}}?rate=16000&mix=mono&token={{token}}"
+    return Switch(f"127.0.0.1:{gateway.control_port}", url, secret=SECRET, endpoints=ENDPOINTS, event_tick_s=0)
+
+
 @contextlib.asynccontextmanager
 async def house(profile: dict[str, Any], **sections: Any) -> AsyncIterator[House]:
     given = {
@@ -91,9 +97,7 @@ async def house(profile: dict[str, Any], **sections: Any) -> AsyncIterator[House
         given[section] = given.get(section, {}) | values
     noted = Noted()
     async with Gateway(load_settings(None, given, {}), journal=noted) as gateway:
-        url = f"ws://127.0.0.1:{gateway.media_port}/stream/{{secretary}}/{{uuid}}/{{caller}}?rate=16000&mix=mono&token={{token}}"
-        switch = Switch(f"127.0.0.1:{gateway.control_port}", url, secret=SECRET, endpoints=ENDPOINTS, event_tick_s=0)
-        async with switch:
+        async with switch_for(gateway) as switch:
             yield House(gateway, switch, noted)
         assert len(gateway.exchange) == 0
     assert "task_failed" not in [name for name, _ in noted.entries]

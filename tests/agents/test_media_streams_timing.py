@@ -279,6 +279,35 @@ def test_after_a_hold_the_timestamps_tell_the_time(script: list[Script], link: l
     assert stamps[-1] == pytest.approx(7000, abs=700)
 
 
+def test_on_hold_a_sentence_is_kept_and_what_a_bot_says_into_the_silence_is_not(script: list[Script]) -> None:
+    held, resumed = asyncio.Event(), asyncio.Event()
+
+    async def bot(talk: Talk) -> None:
+        talk.say(sound(1.0))
+        await held.wait()
+        talk.say(sound(0.5))  # the rest of it
+        talk.mark("sentence")
+        for number in range(3):
+            await asyncio.sleep(2)
+            talk.say(sound(0.7))  # are you still there?
+            talk.mark(str(number))
+        resumed.set()
+        await talk.until(lambda: len(talk.marks) == 4)
+        talk.close()
+
+    async def caller(line: Line) -> None:
+        await line.hears_speech()
+        await line.wait(0.3)
+        line.hold()
+        await line.wait(0.05)
+        held.set()
+        await resumed.wait()
+        line.unhold()
+        await line.until_hangup()
+
+    assert len(loud_frames(converse(script, bot, caller))) * 20 == pytest.approx(1500, abs=200)
+
+
 def test_a_key_reaches_the_bot(script: list[Script], link: list[Talk]) -> None:
     async def bot(talk: Talk) -> None:
         await talk.until(lambda: talk.digits == "4#")

@@ -4,17 +4,22 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.agents.fakes.media_streams_bot import bot
-from tests.agents.test_media_streams import SID, TOKEN, connected, heard_ms, house, stays
+from tests.agents.test_media_streams import SECRET, SID, TOKEN, connected, heard_ms, house, stays, switch_for
 
 from dueto.agents.media_streams import Account, call_sid
+from dueto.app.gateway import Gateway
+from dueto.app.settings import load_settings
 from dueto.sim import Caller, Line, tone
 
 twilio_rest = pytest.importorskip("twilio.rest", reason="the vendors group is not installed: ./test does")
 validator = pytest.importorskip("twilio.request_validator")
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def client(port: int, token: str = TOKEN) -> Any:
@@ -105,10 +110,21 @@ async def test_the_example_bot_answers_a_call(monkeypatch: pytest.MonkeyPatch) -
         await line.press("#")
         await line.until_hangup()
 
-    async with uvicorn_serving(example.app) as port, house({"webhook": f"http://127.0.0.1:{port}/incoming"}) as here:
-        monkeypatch.setattr(example, "REST", f"http://127.0.0.1:{here.gateway.twilio_port}")
-        monkeypatch.setattr(example, "TOKEN", TOKEN)
-        call = await here.switch.place(Caller(script=caller))
-        await call.done()
+    async with uvicorn_serving(example.app) as port:
+        environment = {
+            "DUETO_AGENTS__BOT__WEBHOOK": f"http://127.0.0.1:{port}/incoming",
+            "DUETO_CONTROL__LISTEN": "127.0.0.1:0",
+            "DUETO_MEDIA__LISTEN": "127.0.0.1:0",
+            "DUETO_MEDIA__SECRET": SECRET,
+            "DUETO_METRICS__LISTEN": "",
+            "DUETO_TWILIO__AUTH_TOKEN": TOKEN,
+            "DUETO_TWILIO__LISTEN": "127.0.0.1:0",
+        }
+        async with Gateway(load_settings(EXAMPLES / "media_streams.toml", {}, environment)) as gateway:
+            monkeypatch.setattr(example, "REST", f"http://127.0.0.1:{gateway.twilio_port}")
+            monkeypatch.setattr(example, "TOKEN", TOKEN)
+            async with switch_for(gateway) as switch:
+                call = await switch.place(Caller(script=caller))
+                await call.done()
     assert 60 < heard_ms(call) <= 540, "of what was said before the bot was there, it heard nothing"
     assert call.hangup_cause == "NORMAL_CLEARING"

@@ -9,7 +9,7 @@ from dueto.agents.media_streams.stream import BotStream
 from dueto.agents.media_streams.twiml import ConnectStream, Dial, Hangup, Pause, PlayDigits, Redirect, Say, Verb
 from dueto.agents.media_streams.webhook import Webhooks
 from dueto.call import Call
-from dueto.call.events import Dtmf, HungUp, Unbridged
+from dueto.call.events import Dtmf, Held, HungUp, Resumed, Unbridged
 from dueto.call.phase import Phase
 from dueto.call.ports import Destination, Outcome, TransferResult
 from dueto.errors import Interrupted, LocalProtocolError, NotCapable, ProviderFailed
@@ -34,6 +34,7 @@ class BotLine:
         self._webhooks = webhooks
         self._connect_s = connect_s
         self._stream: BotStream | None = None
+        self._held = False
         self._wanted: asyncio.Future[tuple[Verb, ...]] | None = None
         self._verbs = 0
 
@@ -106,6 +107,10 @@ class BotLine:
             match event:
                 case Dtmf(digit) if self._stream is not None:
                     self._stream.press(digit)
+                case Held() | Resumed():
+                    self._held = isinstance(event, Held)
+                    if self._stream is not None:
+                        self._stream.held = self._held
                 case HungUp():
                     return
 
@@ -149,6 +154,7 @@ class BotLine:
 
     async def _connect(self, verb: ConnectStream) -> None:
         stream = self._stream = BotStream(self._call, self._exchange.account, self.sid, verb.url, verb.parameters)
+        stream.held = self._held
         try:
             await stream.run(connect_s=self._connect_s)
         finally:

@@ -25,6 +25,10 @@ MAX_AHEAD_MS: Final = 60_000
 "What the call is given ahead of the caller's ear; what a bot sends beyond that waits here, as it came."
 MAX_KEPT_BYTES: Final = 8 << 20
 "Of mu-law: 17 minutes. More is no speech."
+HOLD_PAUSE_S: Final = 0.5
+"On hold the sentence that was begun is kept; what a bot begins to say after such a pause is not: nobody asked for it."
+MAX_HELD_MS: Final = 10_000
+"And no more than that of a bot that never pauses."
 MAX_MARKS: Final = 20_000
 MAX_ODD: Final = 100
 "Messages that make no sense, and none that does: that is no bot."
@@ -49,6 +53,8 @@ class BotStream:
 
     def __init__(self, call: Call, account: Account, call_sid: str, url: str, parameters: Mapping[str, str]) -> None:
         self.sid = f"MZ{secrets.token_hex(16)}"
+        self.held = False
+        "Whether the caller is on hold; the line says so."
         self.odd_messages = 0
         "What came from the bot and was no message of this protocol."
         self._call = call
@@ -66,6 +72,7 @@ class BotStream:
         self._at_ms = 0
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._voice = Flow(call, RATE_HZ)
+        self._spoke_at = 0.0
         self._kept: deque[bytes | str] = deque()
         "Audio, and the names of marks, that wait behind `MAX_AHEAD_MS`."
         self._kept_bytes = 0
@@ -148,6 +155,8 @@ class BotStream:
             return self._odd(error)
         self._understood = True
         match message:
+            case messages.Say() if self.held and self._beside_the_point():
+                pass
             case messages.Say(sound) if len(sound.payload) <= PIECE_BYTES:
                 self._keep(sound.payload)
             case messages.Say(sound):
@@ -158,6 +167,10 @@ class BotStream:
             case messages.Clear():
                 self._clear()
         return None
+
+    def _beside_the_point(self) -> bool:
+        """Whether what a bot says while the caller is on hold belongs to nothing that he has begun to hear."""
+        return self._now() - self._spoke_at > HOLD_PAUSE_S or self._voice.ahead_ms > MAX_HELD_MS
 
     def _odd(self, error: RemoteProtocolError) -> None:
         """Twilio warns, and goes on; so do we, unless nothing else comes."""
@@ -184,6 +197,7 @@ class BotStream:
 
     def _take(self, item: bytes | str) -> None:
         if isinstance(item, bytes):
+            self._spoke_at = self._now()
             self._voice.add(ulaw_decode(item))
         elif len(self._marks) >= MAX_MARKS:
             self._fail("the bot sets more marks than anybody could count")
