@@ -316,7 +316,7 @@ def _control_server(settings: Settings, desk: Desk) -> _ControlServer:
 def _exchange(settings: Settings) -> Exchange:
     twilio = settings.twilio
     account = Account(twilio.account_sid, twilio.auth_token.get_secret_value())
-    return Exchange(account, NumberPolicy(twilio.allow, twilio.dial), settings.destinations)
+    return Exchange(account, NumberPolicy(twilio.allow, twilio.dial))
 
 
 def _packet_door(settings: Settings, clock: Clock) -> UnicastDoor | None:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -92,16 +92,9 @@ class LiveCall(Protocol):
 class Exchange:
     """The account, and the calls that its bots have right now, by `CallSid`. One per gateway."""
 
-    def __init__(
-        self,
-        account: Account | None = None,
-        numbers: NumberPolicy | None = None,
-        destinations: Iterable[str] = (),
-    ) -> None:
+    def __init__(self, account: Account | None = None, numbers: NumberPolicy | None = None) -> None:
         self.account = account or Account()
         self.numbers = numbers or NumberPolicy()
-        self.destinations = tuple(destinations)
-        "The names of the configuration: a bot may have the caller connected with any of them."
         self._calls: dict[str, LiveCall] = {}
 
     def enter(self, sid: str, call: LiveCall) -> None:

@@ -91,10 +91,7 @@ class MediaStreamsAgent:
 def _build(profile: MediaStreamsProfile, around: Surroundings) -> LoadedAgent:
     if profile.webhook and not importlib.util.find_spec("httpx"):
         raise SettingsError(f"[agents.{around.name}] webhook: it needs httpx: pip install 'dueto[webhook]'")
-    exchange = around.exchange
-    if exchange is None:
-        exchange = Exchange(destinations=(entry.name for entry in around.destinations))
-    agent = MediaStreamsAgent(profile, exchange)
+    agent = MediaStreamsAgent(profile, Exchange() if around.exchange is None else around.exchange)
     return LoadedAgent(around.name, agent, aclose=agent.aclose)
 
 

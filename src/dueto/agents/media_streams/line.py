@@ -173,11 +173,11 @@ class BotLine:
         return result
 
     def _destination(self, verb: Dial) -> str | Destination:
-        """A destination of the configuration by its name, or a number that its `allow` lets through."""
+        """One of the call's own destinations, by its name, or a number that `allow` lets through."""
         name = verb.target
         if verb.kind == "sip":
             name = name.removeprefix("sips:").removeprefix("sip:").partition("@")[0]
-        known = {entry.lower(): entry for entry in self._exchange.destinations}
+        known = {entry.lower(): entry for entry in self._call.destinations}
         if name.lower() in known:
             return known[name.lower()]
         if verb.kind != "number":
