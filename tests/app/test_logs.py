@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from dueto.app.logs import call_logger, configure_logs
+from dueto.app.logs import Level, call_logger, configure_logs, log_line
 from dueto.app.redact import MAX_CHARACTERS, clean, redact
 
 
@@ -48,6 +48,39 @@ def test_a_line_is_one_json_object_that_begins_with_when_how_bad_what_and_which_
     written = datetime.fromisoformat(str(line["ts"]))
     assert written.utcoffset() == timedelta(0)
     assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+@pytest.mark.parametrize("unique_id", ["abc", "", "a\nb"])
+@pytest.mark.parametrize("worker", ["", "2"])
+def test_the_short_way_to_a_line_writes_what_structlog_writes(
+    stream: io.StringIO, level: Level, unique_id: str, worker: str
+) -> None:
+    configure_logs("json", stream, worker=worker)
+    fields = {
+        "cause": "NORMAL_CLEARING",
+        "token": "x",
+        "digit": "5",
+        "text": "secret=1 \x1b",
+        "error": ValueError("no"),
+    }
+    call_logger(unique_id).log(getattr(logging, level.upper()), "hung up", **fields)
+    log_line(level, unique_id, "hung up", fields)
+    written = lines(stream)
+    assert len(written) == (0 if level == "debug" else 2)
+    for line in written:
+        assert line.pop("ts")
+    assert written[:1] == written[1:]
+
+
+def test_the_short_way_follows_a_configuration_that_came_later(stream: io.StringIO) -> None:
+    with structlog.testing.capture_logs() as captured:
+        log_line("info", "abc", "paired", {})
+    assert captured == [{"event": "paired", "log_level": "info", "call": "abc"}]
+    configure_logs("json", later := io.StringIO(), level="warning")
+    log_line("info", "abc", "paired", {})
+    log_line("error", "abc", "paired", {})
+    assert (len(lines(stream)), len(lines(later))) == (0, 1)
 
 
 def test_a_logger_without_a_call_has_no_call_in_its_lines(stream: io.StringIO) -> None:

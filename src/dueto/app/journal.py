@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from dueto.app.logs import call_logger
+from dueto.app.logs import Level, log_line
 from dueto.call.house import Journal
 
 __all__ = ["Fields", "Journal", "LogJournal", "fan_out"]
@@ -31,6 +31,11 @@ _WARNINGS = frozenset(
 )
 _ERRORS = frozenset({"agent_failed", "agent_stuck", "recording_failed", "task_failed"})
 _DETAILS = frozenset({"custom", "media_text", "hangup_delivered", "transcript"})
+_LEVEL: dict[str, Level] = {
+    **dict.fromkeys(_WARNINGS, "warning"),
+    **dict.fromkeys(_ERRORS, "error"),
+    **dict.fromkeys(_DETAILS, "debug"),
+}
 _TAKEN = frozenset({"event", "level", "ts", "call", "exc_info"})
 
 
@@ -39,16 +44,9 @@ class LogJournal:
 
     def __call__(self, unique_id: str, event: str, fields: Fields) -> None:
         """Write one line. A field named like a part of the line itself (`event`, `ts`, ...) gets a `_` behind."""
-        log = call_logger(unique_id)
-        values = {f"{name}_" if name in _TAKEN else name: value for name, value in fields.items()}
-        if event in _ERRORS:
-            log.error(event, **values)
-        elif event in _WARNINGS:
-            log.warning(event, **values)
-        elif event in _DETAILS:
-            log.debug(event, **values)
-        else:
-            log.info(event, **values)
+        if not _TAKEN.isdisjoint(fields):
+            fields = {f"{name}_" if name in _TAKEN else name: value for name, value in fields.items()}
+        log_line(_LEVEL.get(event, "info"), unique_id, event, fields)
 
 
 def fan_out(*journals: Journal) -> Journal:

@@ -1,25 +1,23 @@
 """Log lines: one JSON object per event, with `ts`, `level`, `event` and `call` in front, and nothing secret in it."""
 
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
-from dueto.app.redact import redact
+from dueto.app.redact import clean, redact
 
 _FIRST = ("ts", "level", "event", "call")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+Level = Literal["debug", "info", "warning", "error"]
 
 
 def configure_logs(
-    format: Literal["json", "console"],
-    stream: TextIO,
-    *,
-    level: Literal["debug", "info", "warning", "error"] = "info",
-    worker: str = "",
+    format: Literal["json", "console"], stream: TextIO, *, level: Level = "info", worker: str = ""
 ) -> None:
     """Send every log line of this process to `stream`, from structlog and from `logging` alike.
 
@@ -39,8 +37,11 @@ def configure_logs(
         renderer = _render_json
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), timestamp_key="ts")
+    processors = [*shared, renderer]
+    global _shortcut
+    _shortcut = _JsonLines(stream, _LEVELS[level], processors, worker) if format == "json" else None
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
@@ -55,6 +56,43 @@ def call_logger(unique_id: str) -> FilteringBoundLogger:
     """Return a logger whose lines carry the call's id. It follows the configuration of the moment it is asked for."""
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger.bind(call=unique_id) if unique_id else logger.bind()
+
+
+def log_line(level: Level, unique_id: str, event: str, fields: Mapping[str, Any]) -> None:
+    """Write a line of a call: what `call_logger(unique_id)` would write, at a quarter of the cost where it is JSON."""
+    if _shortcut is not None and _shortcut.is_structlogs():
+        _shortcut.write(level, unique_id, event, fields)
+    else:
+        call_logger(unique_id).log(_LEVELS[level], event, **fields)
+
+
+class _JsonLines:
+    """structlog's way to a JSON line in one step: a short call has nine lines, which were a third of its cost."""
+
+    def __init__(self, stream: TextIO, threshold: int, processors: list[Processor], worker: str) -> None:
+        self._write = structlog.WriteLogger(stream).msg
+        self._threshold = threshold
+        self._processors = processors
+        self._worker = {"worker": worker} if worker else {}
+
+    def is_structlogs(self) -> bool:
+        """Whether structlog would still go that way: its configuration may have been changed since, or be captured."""
+        return structlog.get_config()["processors"] is self._processors and self._processors[-1] is _render_json
+
+    def write(self, level: Level, unique_id: str, event: str, fields: Mapping[str, Any]) -> None:
+        if _LEVELS[level] < self._threshold:
+            return
+        line: dict[str, Any] = {"ts": _now(), "level": level, "event": clean(event)}
+        if unique_id:
+            line["call"] = clean(unique_id)
+        self._write(msgspec.json.encode({**line, **redact({**fields, **self._worker})}).decode())
+
+
+_shortcut: _JsonLines | None = None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 class _Bridge(logging.Handler):

@@ -27,9 +27,9 @@ class _Label:
 
     def __call__(self, value: object) -> str:
         text = str(value) if value not in (None, "") else "none"
-        if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text):
-            return "other"
         if text not in self._seen:
+            if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text):
+                return "other"
             if len(self._seen) >= MAX_LABELS:
                 return "other"
             self._seen.add(text)
@@ -63,8 +63,7 @@ class Metrics:
 
         Info("dueto_build", "The version that runs.", registry=registry).info({"version": __version__})
         self._calls = Gauge("dueto_calls_in_progress", "Calls right now, by state.", ["state"], registry=registry)
-        for state in CALL_STATES:
-            self._calls.labels(state)
+        self._in_state = {state: self._calls.labels(state) for state in CALL_STATES}
         self._ended = counter("calls", "Calls that ended, by outcome.", "outcome")
         self._duration = histogram("call_duration_seconds", "From the first leg to the end of the call.", _DURATION_S)
         self._pairing = histogram("pairing_seconds", "From the first leg to the second.", _PAIRING_S, "order")
@@ -73,6 +72,7 @@ class Metrics:
         self._witness = counter("hangups", "Hangups, by who told first.", "witness")
         self._causes = counter("hangup_causes", "Hangups, by the switch's cause.", "cause")
         self._frames = counter("frames", "Audio frames, by direction.", "direction")
+        self._frames_up, self._frames_down = self._frames.labels("up"), self._frames.labels("down")
         self._dropped = counter("audio_dropped_seconds", "Audio that was thrown away because it was late.")
         self._odd = counter("odd_messages", "Audio messages of another size than the stream's rate says.")
         self._underruns = counter("underruns", "Gaps in the agent's voice.")
@@ -94,6 +94,8 @@ class Metrics:
 
         self._live: dict[str, _Live] = {}
         self._label: dict[str, _Label] = {}
+        self._children: dict[tuple[object, ...], Counter] = {}
+        "Counters by their labels, of which `_Label` keeps few: looking one up in the library costs more than counting."
         self._handlers: dict[str, Callable[[str, Fields], None]] = {
             "control_connected": self._control_connected,
             "media_connected": lambda unique_id, _: self._begin(unique_id),
@@ -136,14 +138,14 @@ class Metrics:
     def _begin(self, unique_id: str) -> None:
         if unique_id and unique_id not in self._live:
             self._live[unique_id] = _Live()
-            self._calls.labels("waiting").inc()
+            self._in_state["waiting"].inc()
 
     def _enter(self, unique_id: str, state: str) -> None:
         live = self._live.get(unique_id)
         if live is None or live.state in (state, "ending"):
             return
-        self._calls.labels(live.state).dec()
-        self._calls.labels(state).inc()
+        self._in_state[live.state].dec()
+        self._in_state[state].inc()
         live.state = state
 
     def _control_connected(self, unique_id: str, _fields: Fields) -> None:
@@ -213,17 +215,21 @@ class Metrics:
     def _call_ended(self, unique_id: str, fields: Fields) -> None:
         live = self._live.pop(unique_id, None)
         if live is not None:
-            self._calls.labels(live.state).dec()
+            self._in_state[live.state].dec()
         self._ended.labels(_outcome(live.facts if live else set())).inc()
         self._duration.observe(_number(fields, "duration_s") or 0)
-        self._frames.labels("up").inc(_number(fields, "frames_up") or 0)
-        self._frames.labels("down").inc(_number(fields, "frames_down") or 0)
+        self._frames_up.inc(_number(fields, "frames_up") or 0)
+        self._frames_down.inc(_number(fields, "frames_down") or 0)
         self._dropped.inc((_number(fields, "dropped_ms") or 0) / 1000)
         self._odd.inc(_number(fields, "odd_messages") or 0)
         self._underruns.inc(_number(fields, "underruns") or 0)
 
     def _count(self, counter: Counter, **labels: object) -> None:
-        counter.labels(**{name: self._labelled(name, value) for name, value in labels.items()}).inc()
+        values = tuple([self._labelled(name, value) for name, value in labels.items()])
+        child = self._children.get((counter, *values))
+        if child is None:
+            child = self._children[counter, *values] = counter.labels(**dict(zip(labels, values, strict=True)))
+        child.inc()
 
     def _labelled(self, name: str, value: object) -> str:
         return self._label.setdefault(name, _Label())(value)

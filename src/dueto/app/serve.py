@@ -24,6 +24,12 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+def settle() -> None:
+    """Have the garbage collector leave alone what is here now and stays: its collections stop every call."""
+    gc.collect()
+    gc.freeze()
+
+
 class Stop:
     """Counts how often somebody asked for the end: by a signal, or by `ask`."""
 
@@ -78,8 +84,7 @@ async def serve(settings: Settings, stop: Stop | None = None) -> None:
     with stopped_by_signals(stop.ask):
         try:
             if await _before(gateway.start(), stop.once()):
-                gc.collect()
-                gc.freeze()  # what is here now stays: no later collection, which stops every call, need look at it
+                settle()
                 log.info("ready", version=dueto.__version__, **_ports(gateway), **_house(gateway))
                 await stop.once()
                 if not await _before(gateway.drain(), stop.twice()):

@@ -103,6 +103,8 @@ class Playout:
         "Not finished, or not yet sent; the first has the turn."
         self._spans: deque[Span] = deque()
         "Sent and, when last looked at, not wholly heard; in the order of play."
+        self._sole: Utterance | None = None
+        "What `_has_the_stage` found, so that it is not asked for every frame."
         self._play_until = float("-inf")
         self._starved_since: float | None = None
         self._ahead_since: float | None = None
@@ -137,6 +139,7 @@ class Playout:
         """
         if len(self._order) >= MAX_OPEN:
             raise LocalProtocolError(f"{MAX_OPEN} utterances are open and not finished")
+        self._sole = None
         utterance = Utterance(self._next_id, live, interruptible, self._bytes_per_s)
         utterance._held |= self._live_start > 0
         self._next_id += 1
@@ -156,6 +159,7 @@ class Playout:
         size = len(pcm) if isinstance(pcm, bytes | bytearray) else pcm.nbytes
         if not utterance.live and self._waiting + size > self._max_queued:
             raise LocalProtocolError(f"more than {self._max_queued * 1000 // self._bytes_per_s} ms would be waiting")
+        self._sole = None
         data = utterance._tail + pcm if utterance._tail else bytes(pcm)
         frames, step = utterance._frames, self._frame_bytes
         if len(data) == step:
@@ -177,16 +181,8 @@ class Playout:
         True: it counts as sent, send it. False: nothing has changed; `add` it. Nearly every frame of a live call goes
         this way, at a quarter of the cost of the other.
         """
-        order, size = self._order, len(frame)
-        if (
-            len(order) != 1
-            or order[0] is not utterance
-            or not utterance.live
-            or utterance.finished
-            or utterance._frames
-            or utterance._tail
-            or size != self._frame_bytes
-        ):
+        size = len(frame)
+        if size != self._frame_bytes or (utterance is not self._sole and not self._has_the_stage(utterance)):
             return False
         start_s = self._play_until
         if start_s - now <= self._live_ahead_s:
@@ -210,6 +206,16 @@ class Playout:
         self._sent += size
         self._padding_s = 0.0
         self._starved_since = None
+        return True
+
+    def _has_the_stage(self, utterance: Utterance) -> bool:
+        """Whether it is live, the only one there is, and nothing of it waits; remembered until something is changed."""
+        order = self._order
+        if len(order) != 1 or order[0] is not utterance or not utterance.live or utterance.finished:
+            return False
+        if utterance._frames or utterance._tail:
+            return False
+        self._sole = utterance
         return True
 
     def catches_up(self, utterance: Utterance, frame: bytes, now: float) -> bool:
@@ -238,6 +244,7 @@ class Playout:
         if utterance.finished or utterance.cleared:
             return
         utterance.finished = True
+        self._sole = None
         tail, utterance._tail = utterance._tail, b""
         if len(tail) % 2:  # half a sample can't be played
             tail = tail[:-1]
@@ -377,6 +384,7 @@ class Playout:
             utterance._frames.clear()
             utterance._tail = b""
         self._order.clear()
+        self._sole = None
         self._waiting = 0
         self._starved_since = None
         if drops_sent:

@@ -22,6 +22,8 @@ class Hearing:
         self._stereo = request.channels == 2
         self._message_bytes = request.rate_hz * FRAME_MS // 1000 * 2 * request.channels
         self._rest = b""
+        self._at_once = -1 if self._stereo else self._message_bytes
+        "The size of a message that is a frame as it stands; -1 while there is none."
         self._sinks: tuple[Sink, ...] = ()
 
     @property
@@ -41,7 +43,7 @@ class Hearing:
 
     def message(self, data: bytes) -> None:
         """Take one binary message of the stream."""
-        if len(data) == self._message_bytes and not self._rest and not self._stereo:  # nearly always
+        if len(data) == self._at_once:  # nearly always
             self.frames += 1
             for sink in self._sinks:
                 sink(data)
@@ -52,6 +54,7 @@ class Hearing:
         step = self._message_bytes
         whole = len(data) - len(data) % step
         self._rest = data[whole:]
+        self._at_once = -1 if self._rest or self._stereo else step
         for at in range(0, whole, step):
             self._frame(data[at : at + step])
 

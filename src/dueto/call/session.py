@@ -323,8 +323,9 @@ class Session(Reach):
 
     def media_audio(self, leg: MediaLeg, message: bytes) -> None:
         """A message of the stream. Fifty times a second."""
-        if leg is self.media:
-            self.voice.message(message)
+        voice = self.voice
+        if leg is self.media and voice.open and voice.hearing is not None:
+            voice.hearing.message(message)
 
     def media_text(self, leg: MediaLeg, text: str) -> None:
         """Metadata, or what the dialplan had the module send."""

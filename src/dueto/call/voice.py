@@ -56,11 +56,6 @@ class Voice:
 
     # -- up
 
-    def message(self, data: bytes) -> None:
-        """A message of the stream. Fifty times a second."""
-        if self.open and self.hearing is not None:
-            self.hearing.message(data)
-
     def add_sink(self, sink: Callable[[bytes], object], rate_hz: int) -> Callable[[], None]:
         """Hand every frame to `sink`; call what is returned to stop. Raises: NotCapable: no media leg yet."""
         if self.hearing is None:

@@ -6,6 +6,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import cast
 
@@ -46,6 +47,10 @@ LAST_EVENTS_S = 1.5
 "How long after the hangup CHANNEL_HANGUP_COMPLETE is waited for (an audio server that ignores CLOSE delays it by 1 s)."
 CLOSE_S = 2.0
 "How long our own end of the connection may take: the rest of what we said, and the switch's goodbye."
+_OURS = frozenset(
+    {"CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE", "BACKGROUND_JOB", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE"}
+)
+"Events that mean something to the leg itself."
 _Waiter = asyncio.Future[Reply | ApiResponse]
 
 
@@ -107,10 +112,10 @@ class OutboundLeg(asyncio.Protocol):
             return
         if (sock := transport.get_extra_info("socket")) is not None:
             keep_alive(sock)
-        opening = self._options.opening()
-        transport.write(b"".join(command.encode() for command in opening[self._options.connect_said :]))
+        opening, commands = _encoded(self._options)
+        transport.write(opening)
         loop = asyncio.get_running_loop()
-        self._replies.extend(loop.create_future() for _ in opening)
+        self._replies.extend([loop.create_future() for _ in range(commands)])
         self._timer = loop.call_later(self._options.connect_s, self._give_up)
 
     def data_received(self, data: bytes) -> None:
@@ -296,17 +301,19 @@ class OutboundLeg(asyncio.Protocol):
 
     def _event(self, event: Event) -> None:
         name = event.name
-        if name in ("CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE"):
-            self._executions.take(name, event)
-        elif name == "BACKGROUND_JOB":
-            self._jobs.take(event)
-            return
-        elif name == "CHANNEL_HANGUP":
-            self._gone()
-        elif name == "CHANNEL_HANGUP_COMPLETE":
-            self._gone()
-            self._complete = True
-        self._hand_over(event)
+        if name in _OURS:
+            if name == "BACKGROUND_JOB":
+                self._jobs.take(event)
+                return
+            if name in ("CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE"):
+                self._executions.take(name, event)
+            else:
+                self._gone()
+                self._complete = self._complete or name == "CHANNEL_HANGUP_COMPLETE"
+        if self._sink is not None:
+            self._sink.control_event(self, event)
+        else:
+            self._hand_over(event)
         if self._complete and self._session_ended:
             self._exit()
 
@@ -394,6 +401,13 @@ class ControlServer:
     async def aclose(self) -> None:
         """As stop_listening: the native engine has nothing else to give back."""
         await self.stop_listening()
+
+
+@lru_cache(maxsize=64)
+def _encoded(options: OutboundOptions) -> tuple[bytes, int]:
+    """What is still to be said of the opening, as it stands on the wire, and how many commands it is in all."""
+    opening = options.opening()
+    return b"".join(command.encode() for command in opening[options.connect_said :]), len(opening)
 
 
 def _reply(answer: Reply | ApiResponse) -> Reply:

@@ -99,8 +99,9 @@ class PicowsMediaLeg(WSListener):
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             return self._broken(1002, "reserved bit set")
         if kind == _BINARY and frame.fin and self._fragment_type is None:
-            if self._sink is not None:  # the path of every frame; its memory dies with this call, hence the copy
-                self._sink.media_audio(self, frame.get_payload_as_bytes())
+            sink = self._sink
+            if sink is not None:  # the path of every frame; its memory dies with this call, hence the copy
+                sink.media_audio(self, frame.get_payload_as_bytes())
             return None
         if kind in (WSMsgType.PING, WSMsgType.PONG):
             return None  # picows answers PING by itself

@@ -19,6 +19,8 @@ from dueto.wire.esl.messages import (
 )
 
 _PLAIN_EVENT = re.compile(rb"Content-Length: (\d{1,12})\nContent-Type: text/event-plain\n\n").match
+_FRAMING = {name: b"\n" + name + b":" for name in (b"content-type", b"content-length", b"event-name")}
+_ALL_BUT_MARKS = bytes(set(range(256)) - set(b":\n"))
 _SIMPLE: dict[bytes, type[ApiResponse | DisconnectNotice | AuthRequest | Rejection | LogLine]] = {
     b"api/response": ApiResponse,
     b"text/disconnect-notice": DisconnectNotice,
@@ -129,16 +131,28 @@ class Decoder:
 
 
 def _fields(head: bytes) -> dict[bytes, bytes]:
-    """Read a header block that frames others: names in lower case; of a name that occurs twice, the first.
+    """Read what frames a message from its header block: those of `_FRAMING` that are there, of one that is there twice
+    the first. They are searched, in any case of letters: a connect answer has 190 lines, and nobody asked for the rest.
 
     Raises: RemoteProtocolError: a line has no colon, or two lines disagree about the length of the body.
     """
+    marks = head.translate(None, _ALL_BUT_MARKS)  # what is left are the colons, line by line
+    if marks.startswith(b"\n") or b"\n\n" in marks:
+        odd = next(line for line in head.split(b"\n") if b":" not in line)
+        raise RemoteProtocolError(f"header line without a colon: {odd[:80]!r}")
+    folded = b"\n" + head.lower()  # so that every name has a newline in front; `head` is one byte behind
     fields: dict[bytes, bytes] = {}
-    for line in head[:-1].split(b"\n"):
-        name, colon, value = line.partition(b":")
-        if not colon:
-            raise RemoteProtocolError(f"header line without a colon: {line[:80]!r}")
-        name, value = name.lower(), value.strip()
-        if fields.setdefault(name, value) != value and name == b"content-length":
-            raise RemoteProtocolError(f"Content-Length {fields[name][:40]!r} and {value[:40]!r} in one block")
+    for name, needle in _FRAMING.items():
+        at = folded.find(needle)
+        if at >= 0:
+            fields[name] = _value(head, at, name)
+    if folded.count(_FRAMING[b"content-length"]) > 1:
+        lines = [line.partition(b":") for line in head.split(b"\n")]
+        lengths = {value.strip() for name, _, value in lines if name.lower() == b"content-length"}
+        if len(lengths) > 1:
+            raise RemoteProtocolError(f"several Content-Lengths in one block: {sorted(lengths)[:2]!r}")
     return fields
+
+
+def _value(head: bytes, at: int, name: bytes) -> bytes:
+    return head[at + len(name) + 1 : head.find(b"\n", at)].strip()

@@ -66,7 +66,7 @@ class Inbox:
             self._at = self._line = at
         start = max(at, self._searched)
         end = data.find(b"\n\n", start)
-        crlf = data.find(b"\n\r\n", start, size if end < 0 else end + 1)
+        crlf = data.find(b"\n\r\n", start, size if end < 0 else end + 1) if b"\r" in data else -1
         if crlf >= 0:
             end = crlf
         if end < 0:
