@@ -19,4 +19,4 @@ format:
 	$(PY) -m ruff check --fix .
 
 bench:
-	$(PY) -m bench.run
+	bench/run

@@ -16,7 +16,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from bench._support import LOAD_CORE, SERVER_CORE, Spread, cpu_s, pin, rss_kb, show
+from bench.machine import LOAD_CORE, SERVER_CORE, Spread, cpu_s, pin, rss_kb
+from bench.report import print_table
 from rich.console import Console
 
 from dueto.legs.esl_outbound import ControlServer, OutboundOptions
@@ -230,7 +231,7 @@ def main() -> int:
         rows[f"CPU of {options.calls} idle calls, % of a core"].append(f"{Spread.of(engine.idle_percent).p50:.1f}")
     title = f"{options.calls} calls, {options.rounds} rounds of each engine by turns"
     table = [(name, *values) for name, values in rows.items()]
-    show(Console(), title, ("", *(engine.name for engine in engines)), table)
+    print_table(Console(), title, ("", *(engine.name for engine in engines)), table)
     return 0
 
 

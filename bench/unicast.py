@@ -26,8 +26,9 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import cast
 
-from bench._calls import FRAME_S, SLOTS, script_of
-from bench._support import SERVER_CORE, Busy, Spread, be_apart, pin, show
+from bench.machine import LOAD_CORE, SERVER_CORE, Spread, cpu_s, pin
+from bench.recording import recorded_call
+from bench.report import print_table
 from rich.console import Console
 
 from dueto.app.gateway import Gateway
@@ -41,6 +42,9 @@ from dueto.wire.esl.switch_end import CommandDecoder, encode_goodbye, encode_rep
 
 KINDS = ("deaf", "silent", "echo", "talk", "talk, stalled")
 FRAME_BYTES = 320
+FRAME_S = 0.02
+SLOTS = 20
+"Calls are spread over the frame, a slot a millisecond: no two telephones tick together."
 PORTS = "12000-15999"
 STALL_S = 0.1
 _STAMP = struct.Struct("<qi")
@@ -172,7 +176,7 @@ class _Control(asyncio.Protocol):
 
     def __init__(self, load: "Load", unique_id: str) -> None:
         self._load, self._id = load, unique_id
-        self._script = script_of(unique_id)
+        self._script = recorded_call().renamed(unique_id)
         self._decoder = CommandDecoder()
         self.transport: asyncio.Transport
         loop = asyncio.get_running_loop()
@@ -292,9 +296,10 @@ async def measure(port: int, pid: int, calls: int, seconds: float) -> Row:
         for stream in slot:
             stream._account = account
     load.late_ms = 0.0
-    busy = Busy(server=pid)
+    before_s, began_s = cpu_s(pid), time.monotonic()
     await asyncio.sleep(seconds)
-    share, spent = busy.shares()["server"], busy.spent_s()["server"]
+    spent = cpu_s(pid) - before_s
+    share = spent / (time.monotonic() - began_s)
     row = Row(account, spent / max(account.sent, 1) * 1e6, share, load.late_ms)
     for leg in legs:
         leg.hang_up()
@@ -312,7 +317,8 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
     options = parser.parse_args()
     console = Console(highlight=False)
-    be_apart(console)
+    if not pin(LOAD_CORE):
+        console.print("Only one core here: the load and the server share it, so the latencies mean little.")
     rows: dict[str, Row] = {}
     context = get_context("spawn")
     for kind in options.kinds:
@@ -326,7 +332,7 @@ def main() -> int:
             rows[kind] = runner.run(measure(port, process.pid, options.calls, options.seconds))
         line.close()
         process.join(10)
-    show(
+    print_table(
         console,
         f"unicast, {options.calls} calls at once, 20 ms packets of {FRAME_BYTES} bytes",
         ("agent", "up", "down", "us/packet up", "server", "echo p50 ms", "p99 ms", "queue p50", "gaps", "load late ms"),

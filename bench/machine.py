@@ -1,13 +1,12 @@
-"""What the measurements share: cores, CPU clocks of other processes, spreads, tables."""
+"""The machine that measures: cores, the CPU clocks and the memory of other processes, spreads of values."""
 
 import os
+import platform
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 SERVER_CORE, LOAD_CORE = 0, 1
 "Who is measured runs on one core, who measures on another; on a machine with a single one they share it."
@@ -21,10 +20,9 @@ def pin(core: int) -> bool:
     return True
 
 
-def be_apart(console: Console) -> None:
-    """Bind this process, the load, to its own core, and say so where there is none."""
-    if not pin(LOAD_CORE):
-        console.print("Only one core here: the load and the server share it, so the latencies mean little.")
+def go_ahead() -> None:
+    """Run ahead of all other work of the machine from here on, children included. Raises: PermissionError."""
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
 
 
 def cpu_s(pid: int) -> float:
@@ -40,6 +38,16 @@ def rss_kb(pid: int) -> int:
 def open_fds(pid: int) -> int:
     """Return how many files and sockets a process holds open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def described() -> str:
+    """Say what machine and what versions the figures are of."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    cores = len(os.sched_getaffinity(0))
+    python = platform.python_version()
+    ours = ", ".join(f"{name} {version(name)}" for name in ("uvloop", "picows"))
+    return f"{cores} cores ({model}), Linux {platform.release()}, CPython {python}, {ours}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +71,3 @@ class Spread:
 def percentile(ordered: Sequence[float], share: float) -> float:
     """Return the smallest of the ordered values that `share` (0 to 1) of them do not exceed: nearest rank."""
     return ordered[max(-(-int(share * 1000) * len(ordered) // 1000) - 1, 0)]
-
-
-class Busy:
-    """How much of a core some processes use between two looks at them."""
-
-    def __init__(self, **pids: int) -> None:
-        self._pids = pids
-        self._began_s = time.monotonic()
-        self._before = {name: cpu_s(pid) for name, pid in pids.items()}
-
-    def spent_s(self) -> dict[str, float]:
-        """Return the CPU seconds each has used since."""
-        return {name: cpu_s(pid) - self._before[name] for name, pid in self._pids.items()}
-
-    def shares(self) -> dict[str, float]:
-        """Return the same as shares of one core."""
-        passed_s = time.monotonic() - self._began_s
-        return {name: spent_s / passed_s for name, spent_s in self.spent_s().items()}
-
-
-def show(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text: int = 1) -> None:
-    """Print a table; its first `text` columns are words, the others numbers."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number < text else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)

@@ -1,0 +1,69 @@
+"""Both legs at once: an echo that goes on while calls end."""
+
+import time
+from contextlib import ExitStack
+
+from bench.lab import DUETO, Kind, Load, Server
+from bench.machine import Spread
+from bench.measures.media import CALLS, echoed
+from bench.rows import Goal, Metric, Pace, Row
+
+TOGETHER = Kind("greenswitch + websockets", "greenswitch_and_websockets.py", venv="websockets")
+HANGUPS, RATE = 150, 50
+
+
+def together(row: Row, pace: Pace) -> None:
+    """X1: 200 calls talk, others end, 50 a second."""
+    count = pace.count(HANGUPS)
+    row.note(f"{CALLS} calls are left when the last of {count} is hung up; CPU is per frame pair, before the hangups")
+    with ExitStack() as stack:
+        servers = [stack.enter_context(Server(kind)) for kind in (DUETO, TOGETHER)]
+        for _ in range(pace.rounds):
+            for server in servers:
+                with Load(server) as load:
+                    figures, pair_us, busy = echoed(server, load, CALLS, pace.seconds(3))
+                    load.place(count)
+                    time.sleep(0.5)
+                    server.report()
+                    written = load.hang_up(count, RATE)
+                    time.sleep(0.3)  # who is not told by then never will be
+                    told = server.report()["told"]
+                delays = Spread.of((told[name] - at) / 1e6 for name, at in written.items() if name in told)
+                row.add(
+                    server.name,
+                    hangup_p50_ms=delays.p50,
+                    hangup_p99_ms=delays.p99,
+                    lost=sum(name not in told for name in written),
+                    echo_p50_ms=figures["echo_ms"]["p50"],
+                    echo_p99_ms=figures["echo_ms"]["p99"],
+                    pair_us=pair_us,
+                    server_busy=busy,
+                    load_busy=load.busy(figures),
+                )
+
+
+MEASURES = [
+    (
+        Row(
+            "X1",
+            "Both legs, 200 calls: hangup, echo, CPU",
+            {
+                "hangup_p50_ms": Metric("hangup p50", "ms", 2),
+                "hangup_p99_ms": Metric("hangup p99", "ms", 2),
+                "lost": Metric("not told", "", 0),
+                "echo_p50_ms": Metric("echo p50", "ms", 2),
+                "echo_p99_ms": Metric("echo p99", "ms", 2),
+                "pair_us": Metric("CPU per frame pair", "us"),
+                "server_busy": Metric("server busy", "", 2),
+                "load_busy": Metric("load busy", "", 2),
+            },
+            [
+                Goal("hangup_p99_ms", TOGETHER.name, 1 / 8),
+                Goal("echo_p99_ms", TOGETHER.name, 1 / 5),
+                Goal("pair_us", TOGETHER.name, 1 / 2),
+                Goal("lost", limit=0),
+            ],
+        ),
+        together,
+    ),
+]
