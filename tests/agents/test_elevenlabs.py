@@ -22,7 +22,7 @@ OPENING = Opening(8000, facts={"caller_number": "+4930123"})
 
 @pytest.fixture(autouse=True)
 def _soon_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elevenlabs, "ANSWER_OVER_S", 0.1)
+    monkeypatch.setattr(elevenlabs, "ANSWER_OVER_S", 0.05)
 
 
 @contextlib.asynccontextmanager
@@ -186,7 +186,7 @@ async def test_an_answer_is_over_when_it_would_have_been_played_or_when_it_is_sa
 
     async with conversation(script) as (_, told):
         await told.saw(SpokeLast)
-        assert clock() - times["began"] >= 0.5
+        assert clock() - times["began"] >= 0.45
         assert told.spoken("answer-1") == tone(200, 16000) * 2
         told.provider.prompt("Go on.")
         times["prompted"] = clock()

@@ -179,7 +179,7 @@ async def test_a_caller_who_interrupts_cuts_the_sentence() -> None:
 
 async def test_what_is_cancelled_is_not_passed_on_and_the_next_turn_is() -> None:
     async def script(session: Session) -> None:
-        await session.says("This one is cut from our side.", 1000)
+        await session.says("This one is cut from our side.", 400)
         await session.told()
         await session.says("This one is not.", 100, hz=700)
 
@@ -187,7 +187,7 @@ async def test_what_is_cancelled_is_not_passed_on_and_the_next_turn_is() -> None
         await told.saw(Spoke)
         told.provider.cancel()
         await told.saw(Used)
-        assert len(told.spoken("turn-1")) < len(tone(1000, 24000))
+        assert len(told.spoken("turn-1")) < len(tone(400, 24000))
         told.provider.cancel()  # nothing is being said: it must not hit the next one
         told.provider.prompt("Go on.")
         await told.saw(Used, 2)
@@ -326,7 +326,7 @@ async def test_a_connection_that_breaks_is_taken_up_again(end: Any) -> None:
 
 
 async def test_a_session_that_cannot_be_taken_up_again_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gemini_session, "RESUME_S", 1.0)
+    monkeypatch.setattr(gemini_session, "RESUME_S", 0.5)
 
     async def script(session: Session) -> None:
         session.offers_handle()

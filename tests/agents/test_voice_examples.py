@@ -25,7 +25,7 @@ ENVIRONMENT = {
 
 async def hears_two_answers(line: Line) -> None:
     await line.hears_speech()
-    await line.hears_silence(500)
+    await line.hears_silence(300)
 
 
 async def served(toml: str, environment: dict[str, str]) -> None:
@@ -53,10 +53,10 @@ async def test_gemini_live_looks_an_order_up(monkeypatch: pytest.MonkeyPatch, wa
 
     async def script(session: fake_gemini.Session) -> None:
         assert "exactly these words: Acme, good day! How can I help you?" in await session.told()
-        await session.says("Acme, good day!", 300, done=False)
+        await session.says("Acme, good day!", 200, done=False)
         brought.append(await session.asks("order_status", {"number": 4711}))
         brought.append(await session.asks("order_status", {"number": 1}))
-        await session.says("It left on Monday.", 300)
+        await session.says("It left on Monday.", 200)
 
     server = fake_gemini.FakeGemini(script)
     await server.start()
@@ -82,7 +82,7 @@ async def test_an_elevenlabs_agent_answers(monkeypatch: pytest.MonkeyPatch, way:
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
     async def script(session: fake_elevenlabs.Session) -> None:
-        await session.says(session.first_message, 300)
+        await session.says(session.first_message, 200)
 
     agent = fake_elevenlabs.Agent(
         output_format="ulaw_8000",

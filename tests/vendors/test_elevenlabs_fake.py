@@ -4,11 +4,17 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 import pytest
-from tests.agents.fakes.elevenlabs import AGENT, ALL_OVERRIDES, KEY, Agent, FakeElevenLabs, Script, Session
+from tests.agents.fakes.elevenlabs import AGENT, ALL_OVERRIDES, KEY, Agent, FakeElevenLabs, Script, Session, check_tool
 from tests.agents.fakes.sockets import tone
+
+from dueto.agents.own_tools import load_tools
+from dueto.agents.tools import Places
+from dueto.app.overview import elevenlabs_tool
+from dueto.call import Destination
 
 elevenlabs = pytest.importorskip("elevenlabs")
 
@@ -165,3 +171,16 @@ async def test_the_vendors_client_reads_why_it_was_sent_away(vendor: Any) -> Non
         await asyncio.to_thread(conversation.wait_for_session_end)
         assert ended[0].close_code == 1008
         assert "language" in ended[0].close_reason
+
+
+def test_the_tools_that_are_printed_for_elevenlabs_are_client_tools_as_it_knows_them() -> None:
+    async def look_up(numbers: list[int], day: Literal["today", "tomorrow"], note: str | None = None) -> str:
+        """Looks something up."""
+        return ""
+
+    names: list[Any] = ["transfer_call", "end_call", "hold_call", "send_dtmf", "check_extension_available", look_up]
+    places = Places({"sales": Destination("sales", "user/1001", ("sales",), "1")}, datetime.now())
+    specs = load_tools(names).describe(places)
+    assert len(specs) == len(names)
+    for spec in specs:
+        assert check_tool(elevenlabs_tool(spec, 15.0)) == []

@@ -123,7 +123,7 @@ class FakeElevenLabs(FakeServer):
         if self.agent.private and signature not in self._signatures:
             return connection.close(3000, "Could not authorize the conversation.")
         session = Session(self, connection)
-        connection.on_message = session.received
+        connection.listen(session.received)
         await session.initiated.wait()
         if self.silent:
             return None

@@ -84,7 +84,7 @@ class FakeGemini(FakeServer):
 
     async def serve(self, connection: Connection) -> None:
         session = Session(self, connection)
-        connection.on_message = session.received
+        connection.listen(session.received)
         await session.set_up.wait()
         if self.silent:
             return None

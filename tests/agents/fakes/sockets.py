@@ -31,17 +31,25 @@ class Broke(Exception):
 
 
 class Connection(WSListener):
-    """One client's WebSocket. What it says goes to `on_message`; a `Broke` raised there closes it."""
+    """One client's WebSocket. What it says goes to whoever listens; a `Broke` raised there closes it."""
 
     def __init__(self, server: "FakeServer", request: WSUpgradeRequest) -> None:
         super().__init__()
         self.path = bytes(request.path).decode()
         self.headers = {name.lower(): value for name, value in request.headers.items()}
-        self.on_message: Callable[[bytes], None] = lambda message: None
         self.closed = asyncio.Event()
         self.close_code: int | None = None
         self._server = server
         self._transport: WSTransport | None = None
+        self._listener: Callable[[bytes], None] | None = None
+        self._early: list[bytes] = []
+
+    def listen(self, listener: Callable[[bytes], None]) -> None:
+        """Say who listens, from the first message on."""
+        self._listener = listener
+        early, self._early = self._early, []
+        for message in early:
+            self._take(message)
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
@@ -49,14 +57,8 @@ class Connection(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            message = frame.get_payload_as_bytes()
-            if transport.is_close_frame_sent:
-                return
-            try:
-                self.on_message(message)
-            except Broke as broke:
-                self._server.complaints.append(f"{broke} in {message[:300]!r}")
-                self.close(broke.code, broke.reason)
+            if not transport.is_close_frame_sent:
+                self._take(frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.CLOSE:
             self.close_code = int(frame.get_close_code())
             if not transport.is_close_frame_sent:
@@ -66,6 +68,16 @@ class Connection(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._transport = None
         self.closed.set()
+
+    def _take(self, message: bytes) -> None:
+        if self._listener is None:
+            self._early.append(message)
+            return
+        try:
+            self._listener(message)
+        except Broke as broke:
+            self._server.complaints.append(f"{broke} in {message[:300]!r}")
+            self.close(broke.code, broke.reason)
 
     def send_text(self, message: bytes) -> None:
         if self._transport is not None and not self._transport.is_close_frame_sent:
