@@ -19,10 +19,10 @@ from dueto.agents.ports import Line as Said
 from dueto.agents.profiles import Surroundings, VoiceProfile
 from dueto.agents.provider import Manners
 from dueto.agents.voices import voice_agent
-from dueto.agents.watch import FILLS, OWED_S, Patience
+from dueto.agents.watch import FILLS, OWED_S, WAITS, Patience
 from dueto.call import Call, Destination
 from dueto.call.house import Whereabouts
-from dueto.errors import NotCapable, SettingsError
+from dueto.errors import NotCapable, ProviderFailed, SettingsError
 from dueto.sim import Endpoint, Line, tone
 
 MODEL_HZ, MOUTH_HZ, MUSIC_HZ = 440.0, 1300.0, 900.0
@@ -283,6 +283,39 @@ def test_any_sign_of_life_counts(sign: str) -> None:
 
     seen = scene(script, talk, manners=Manners(patience=ASKS))
     assert seen.noted("no_input") == []
+
+
+def test_a_model_that_is_told_to_speak_and_does_not_has_failed() -> None:
+    async def silent(model: ScriptedProvider) -> None:
+        await asyncio.sleep(600)
+
+    seen = scene(silent, manners=Manners(greets=True))
+    (failure,) = seen.failures
+    assert isinstance(failure, ProviderFailed)
+    assert (failure.fault, str(failure)) == ("timeout", "the model was told to speak, and has said nothing for 15 s")
+
+    async def greets_and_no_more(model: ScriptedProvider) -> None:
+        await model.says("greeting", 500)
+        await asyncio.sleep(600)
+
+    seen = scene(greets_and_no_more, manners=Manners(greets=True, patience=ASKS))
+    assert [failure.fault for failure in seen.failures if isinstance(failure, ProviderFailed)] == ["timeout"]
+    assert prompts(seen) == ["Are you still there?"]
+
+
+def test_a_model_that_leaves_a_question_open_is_reminded_once() -> None:
+    async def script(model: ScriptedProvider) -> None:
+        await model.says("greeting", 500)
+        await model.caller_says(0.5)
+        model.tell(Transcribed(Said("caller", "When are you open?")))
+        await asked(model, 1)
+        await model.says("answer", 500)
+        await asyncio.sleep(1)
+        model.end()
+
+    seen = scene(script, manners=Manners(patience=ASKS))
+    assert [entry[1] for entry in seen.told if entry[0] == "prompt"] == [WAITS]
+    assert seen.failures == []
 
 
 def test_a_model_that_does_not_answer_leaves_the_turn_to_the_caller() -> None:

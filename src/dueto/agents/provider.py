@@ -71,6 +71,8 @@ class Manners:
     "Keys that follow each other within this are one input for the model; `#` ends it at once."
     welcome: Welcome | None = None
     "What is heard while the provider connects; None: the model speaks first."
+    greets: bool = False
+    "Whether the model is sure to speak first, where nobody has greeted: silence then is a failure."
     patience: Patience = NO_PATIENCE
     filler: str | Sound = ""
     "What fills a silence that is the agent's: a sentence, or a sound to be repeated."
@@ -175,6 +177,8 @@ class _Conversation:
                     provider.hear(resampler.process(frame))
                 early.clear()
                 self._hear()
+                if opening.greets and self._manners.greets:
+                    self._watch.must_speak()
                 if not opening.greets and any(line.who == "caller" for line in opening.said_so_far):
                     provider.prompt(TAKE_OVER)
                 async for event in provider.events():

@@ -23,6 +23,7 @@ def voice_agent(connect: Connect, profile: VoiceProfile, around: Surroundings) -
         protected_ms=profile.protected_ms,
         protects_greeting=profile.protects_greeting,
         digits_s=profile.digits_s,
+        greets=bool(profile.greeting),
         welcome=_welcome(profile, around.name),
         patience=_patience(profile),
         filler=_filler(profile, around.name),

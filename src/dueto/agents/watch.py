@@ -9,12 +9,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from dueto.errors import ProviderFailed
+
 GOODBYE_S: Final = 15.0
 "How long a model may take for its last words."
 FINISH_S: Final = 10.0
 "How long it may go on with a sentence when the time is up."
 OWED_S: Final = 30.0
 "A model that has not answered after this does not mean to: it is the caller's turn again."
+MUST_S: Final = 15.0
+"A model that was asked to speak, and has said nothing after this, is out of order."
+WAITS: Final = "The caller has spoken and is waiting for your answer."
 FILLS: Final = 3
 "How often one silence is filled with a sentence."
 
@@ -40,6 +45,11 @@ class Patience:
 
 
 NO_PATIENCE: Final = Patience()
+
+
+def in_its_words(sentence: str) -> str:
+    """Return what makes a model say `sentence`, or the same in the caller's language."""
+    return f"Say to the caller, in the language of this conversation: {json.dumps(sentence, ensure_ascii=False)}"
 
 
 class Filling(Protocol):
@@ -85,6 +95,10 @@ class Watch:
         self._spoken = 0
         self._came = 0
         "How often the caller gave a sign of life."
+        self._words = False
+        "Whether it is known what he said, and the agent has not answered."
+        self._must: float | None = None
+        "When the agent is to have spoken, at the latest."
         self._tools = 0
         self._fills = 0
         self._asked = 0
@@ -93,8 +107,14 @@ class Watch:
 
     # -- what happens
 
+    def must_speak(self) -> None:
+        """The agent has been told to say something: if it does not, something is wrong with it."""
+        self._must = self._loop.time() + MUST_S
+        self._changed.set()
+
     def agent_spoke(self) -> None:
         """An utterance of the agent begins."""
+        self._must, self._words = None, False
         self._turn(speaking=True)
         self._spoken += 1
 
@@ -121,6 +141,7 @@ class Watch:
     def caller_said(self) -> None:
         """What the caller said is known as text; of some providers it is the only sign that he spoke."""
         self._sign_of_life()
+        self._words = not self._speaking
         if self._quiet is not None:
             self._turn(owed=self._loop.time())
 
@@ -138,9 +159,11 @@ class Watch:
     def away(self, away: bool) -> None:
         """The caller hears somebody else, or hold music; and is back."""
         self._away = away
+        self._must = None
         self._turn(quiet=None if away else self._loop.time())
 
     def _sign_of_life(self) -> None:
+        self._must = None  # a model that hears the caller speak waits
         self._came += 1
         self._asked = 0
 
@@ -161,7 +184,10 @@ class Watch:
     # -- what is due
 
     async def run(self) -> None:
-        """Watch until the conversation is to end. Safe to cancel."""
+        """Watch until the conversation is to end. Safe to cancel.
+
+        Raises: ProviderFailed: the model was told to speak, and did not.
+        """
         try:
             while True:
                 at, what = min(self._due(), key=lambda due: due[0], default=(None, None))
@@ -187,6 +213,8 @@ class Watch:
             due.append((end, self._time_is_up))
             if not self._warned and self._quiet is not None:
                 due.append((end - patience.max_duration_warning_s, self._warn))
+        if self._must is not None and not self._tools:
+            due.append((self._must, self._mute))
         if self._owed is not None:
             due.append((self._owed + OWED_S, self._give_up))
             if patience.dead_air_s and self._fills < FILLS:
@@ -204,24 +232,33 @@ class Watch:
 
     async def _give_up(self) -> bool:
         """Whoever was to speak does not."""
+        if self._words and not self._tools:
+            self._words = False
+            self._ask(WAITS)
+            return False
         if not self._tools:
             self._turn(quiet=self._loop.time())
         else:
             self._turn(owed=self._loop.time())
         return False
 
+    async def _mute(self) -> bool:
+        text = f"the model was told to speak, and has said nothing for {MUST_S:g} s"
+        self._note("provider_failed", fault="timeout", error=text)
+        raise ProviderFailed("timeout", text)
+
     async def _nobody_there(self) -> bool:
         self._asked += 1
         asked = self._asked
         self._note("no_input", times=asked)
         if asked <= self._patience.no_input_times:
-            self._ask(self._patience.no_input)
+            self._ask(in_its_words(self._patience.no_input))
             return False
         return await self._goodbye(self._patience.no_input_goodbye, unless_he_speaks=True)
 
     async def _warn(self) -> bool:
         self._warned = True
-        self._ask(self._patience.max_duration_warning)
+        self._ask(in_its_words(self._patience.max_duration_warning))
         return False
 
     async def _time_is_up(self) -> bool:
@@ -237,13 +274,14 @@ class Watch:
         def goes_on() -> bool:
             return self._away or (unless_he_speaks and self._came > came)
 
-        self._ask(text)
+        self._ask(in_its_words(text))
         await self._until(lambda: goes_on() or (self._spoken > spoken and not self._speaking), GOODBYE_S)
         return not goes_on()
 
     def _ask(self, text: str) -> None:
-        self._say(f"Say to the caller, in the language of this conversation: {json.dumps(text, ensure_ascii=False)}")
+        self._say(text)
         self._turn(owed=self._loop.time())
+        self.must_speak()
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait for something; False: it has not come in time."""
