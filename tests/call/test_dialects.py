@@ -1,26 +1,35 @@
 """Every dialect, as the caller hears it: whole, in order, without gaps; silent in time; going on after a loss."""
 
 import asyncio
+import contextlib
 import random
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.support.listening_in import compare, ends_at, sweep
+from tests.support.unicast import unicast_desk
 from tests.support.virtual import URL, MediaTwin, Virtual, virtual_desk
 
 from dueto.call import Call, CallRules
 from dueto.call.events import MediaLost, MediaResumed
 from dueto.errors import Interrupted
 from dueto.sim import Caller, Faults, Line, SimCall, Switch, run_virtual, tone
-from dueto.wire.media import DIALECTS, Dialect
+from dueto.wire.media import DIALECTS, UNICAST, Dialect
 
 MODULES = {name: dialect for name, dialect in DIALECTS.items() if dialect.module}
-"Those that an audio module speaks; `unicast` has tests of its own."
-EVERY = pytest.mark.parametrize("dialect", MODULES.values(), ids=list(MODULES))
+"Those that an audio module speaks, whose streams run at a rate of their own."
+EVERY = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
+EVERY_MODULE = pytest.mark.parametrize("dialect", MODULES.values(), ids=list(MODULES))
+RATES = [
+    (dialect, rate_hz)
+    for dialect in DIALECTS.values()
+    for rate_hz in (8000, 16000)
+    if dialect.module or rate_hz == 8000
+]
 RULES = CallRules(public_url="ws://127.0.0.1:8085")
 JOINT_MS = {"file": 60, "stream": 20}
 
@@ -46,21 +55,33 @@ async def call_with(
         except Exception as error:
             failures.append(error)
 
-    async with (
-        virtual_desk(seen, dialect=dialect, rules=replace(RULES, rate_hz=rate_hz)) as here,
-        here.switch(
-            dialect=dialect.name,
-            record=True,
-            faults=faults or Faults(),
-            media_url=URL.replace("rate=8000", f"rate={rate_hz}"),
-        ) as switch,
-    ):
+    async with desk_and_switch(seen, dialect, rate_hz, faults or Faults()) as (here, switch):
         placed = [await switch.place(Caller(script=until_hangup)) for _ in range(calls)]
         for call in placed:
             await call.done()
     for failure in failures:
         raise failure
     return placed, here
+
+
+@contextlib.asynccontextmanager
+async def desk_and_switch(
+    agent: Callable[[Call], Awaitable[None]], dialect: Dialect, rate_hz: int, faults: Faults
+) -> AsyncIterator[tuple[Virtual, Switch]]:
+    if dialect is UNICAST:
+        async with unicast_desk(agent) as over, over.switch(faults=faults) as switch:
+            yield over.desk, switch
+        return
+    async with (
+        virtual_desk(agent, dialect=dialect, rules=replace(RULES, rate_hz=rate_hz)) as here,
+        here.switch(
+            dialect=dialect.name,
+            record=True,
+            faults=faults,
+            media_url=URL.replace("rate=8000", f"rate={rate_hz}"),
+        ) as switch,
+    ):
+        yield here, switch
 
 
 def run(work: Coroutine[Any, Any, tuple[list[SimCall], Virtual]]) -> tuple[list[SimCall], Virtual]:
@@ -91,8 +112,7 @@ async def write(call: Call, sound: bytes) -> None:
     await asyncio.sleep(2.0)
 
 
-@EVERY
-@pytest.mark.parametrize("rate_hz", [8000, 16000])
+@pytest.mark.parametrize(("dialect", "rate_hz"), RATES, ids=[f"{d.name} {rate_hz}" for d, rate_hz in RATES])
 @pytest.mark.parametrize("speak", [say, say_in_pieces, write], ids=lambda speak: speak.__name__)
 def test_a_sweep_is_heard_whole_in_order_without_a_gap(
     dialect: Dialect, rate_hz: int, speak: Callable[[Call, bytes], Awaitable[None]]
@@ -135,7 +155,7 @@ def test_the_listener_hears_every_trouble(trouble: str) -> None:
     assert heard.worst_error > 0.4 or abs(heard.off_db) > 1
 
 
-@EVERY
+@EVERY_MODULE
 def test_a_message_that_is_lost_is_heard_as_such(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above sees it where one message of the way down does not arrive."""
     sound, sent = sweep(8000, 10.0), 0

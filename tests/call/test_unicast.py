@@ -372,6 +372,33 @@ def test_a_stream_that_somebody_else_ended_is_had_again_and_the_agent_is_told_on
     assert agent.runs == 1
 
 
+def test_what_was_cut_while_the_stream_was_away_is_not_said_again() -> None:
+    async def cut(call: Call) -> None:
+        saying = asyncio.ensure_future(call.say(tone(8000, 5.0, 600)))
+        await asyncio.sleep(1.5)
+        await call.stop()
+        with pytest.raises(Interrupted):
+            await saying
+        await call.say(tone(8000, 0.5, 900))
+
+    _, call, here = scene(cut, faults=Faults(media_reset_after_s=1.0))
+    assert "media_resumed" in here.desk.names()
+    pieces = _pieces(call.heard)
+    assert [_pitch(piece) for piece in pieces] == [600, 900]
+    assert len(pieces[1]) == 8000
+
+
+def test_a_sentence_in_the_middle_of_which_the_stream_was_lost_is_heard_to_its_end_before_it_counts_as_heard() -> None:
+    async def say(call: Call) -> float:
+        await call.say(tone(8000, 3.0, 600))
+        return asyncio.get_running_loop().time()
+
+    agent, call, _ = scene(say, faults=Faults(media_reset_after_s=1.0))
+    assert loud_ms(call.heard) == 3000
+    last_s = call.placed_at + (np.flatnonzero(np.abs(samples(call.heard)) > 600)[-1] + 1) / 8000
+    assert -0.02 <= agent.result - last_s <= 0.06
+
+
 def test_a_channel_that_was_sent_elsewhere_is_not_fetched_back() -> None:
     async def elsewhere(agent: Doing, call: SimCall, here: OverUnicast, switch: Switch) -> None:
         await here.desk.until_noted("agent_started")

@@ -103,6 +103,11 @@ class StreamPlayer:
         self._taped = Resampler(self._down_hz, rate_hz)
 
     @property
+    def generation(self) -> int:
+        """Grows with every cut: what belongs to an older one must not be sent any more."""
+        return self._ledger.generation
+
+    @property
     def underruns(self) -> int:
         """How often the caller heard a gap in the middle of something."""
         return self._ledger.underruns

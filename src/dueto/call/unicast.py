@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dueto.call.phase import GiveUpTime, Phase
@@ -46,6 +47,8 @@ class UnicastStream:
         self._spent: ControlLeg | None = None
         "The control leg whose park loop has had its `unicast`."
         self._leg: PacketLeg | None = None
+        self._stalled_in: int | None = None
+        "The generation of what was being said when the stream fell silent in mid-sentence."
         self._starting = False
         self._coming_back: asyncio.Task[None] | None = None
         self._reentered: asyncio.Future[None] | None = None
@@ -177,7 +180,11 @@ class UnicastStream:
         except BaseException:
             leg.close()
             raise
+        unsaid = self._unsaid()
         self._spent, self._leg = control, leg
+        leg.on_stall = partial(self._stalled, leg)
+        if unsaid:
+            leg.say_again(unsaid)
         session.stream_away = False
         session.media_came(leg)
 
@@ -243,9 +250,23 @@ class UnicastStream:
         await asyncio.sleep(LOOK_S)
         return leg is not None and not leg.closed and leg.datagrams > before
 
+    def _stalled(self, leg: PacketLeg, stalled: bool) -> None:
+        """Nothing comes, so nothing that is sent is heard: wait until it does, or until the stream counts as lost."""
+        if leg is self._leg and not self._applications and self._session.state.phase is not Phase.BRIDGED:
+            self._session.stream_away = stalled
+            self._stalled_in = self._session.voice.generation if stalled else None
+
+    def _unsaid(self) -> list[bytes]:
+        """What a stream took along that was lost in mid-sentence, unless the agent has cut that sentence since."""
+        stalled_in, self._stalled_in = self._stalled_in, None
+        if self._leg is None or stalled_in is None or stalled_in != self._session.voice.generation:
+            return []
+        return self._leg.unplayed()
+
     def _go_away(self) -> None:
         """Keep what is to be said until there is a stream again."""
         self._session.stream_away = True
+        self._stalled_in = None
         if self._leg is not None:
             self._leg.rest(True)
 

@@ -184,6 +184,11 @@ class Voice:
             self.player.stream_came()
 
     @property
+    def generation(self) -> int:
+        """Grows with every cut of what goes down a stream."""
+        return self.player.generation if isinstance(self.player, StreamPlayer) else 0
+
+    @property
     def in_the_switch(self) -> bool:
         """Whether the switch itself is playing something for us."""
         return isinstance(self.player, FilePlayer) and not self.player.idle()

@@ -176,6 +176,16 @@ class PacketLeg(MediaLeg, Protocol):
     "Resolves with the first datagram; fails with RemoteProtocolError where its size makes no sense, or LegClosed."
     datagrams: int
     "How many came."
+    on_stall: Callable[[bool], None] | None
+    "Told when the switch does not play any more what it is sent, and when it does again."
+
+    def unplayed(self) -> list[bytes]:
+        """What of the last packets the switch has not played, by its own clock."""
+        ...
+
+    def say_again(self, frames: list[bytes]) -> None:
+        """Send what a lost stream took along, before anything else."""
+        ...
 
     def rest(self, resting: bool) -> None:
         """Expect nothing for a while; or again something, and close with 1006 where nothing comes."""

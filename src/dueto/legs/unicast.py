@@ -15,6 +15,7 @@ import contextlib
 import os
 import secrets
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +36,8 @@ SILENT_CHECKS = 4
 "So many looks in a row without a datagram, and the stream is over. (After a stall of ours, one look finds nothing.)"
 REFUSED_MOST = 50
 "After so many datagrams from elsewhere the kernel is told to drop them."
+AHEAD_MOST = 12
+"With so many of our packets unplayed (a lead of 160 ms is 8) nothing has come for 80 ms: what we send is not heard."
 EXPEDITED = 0xB8
 "DSCP EF, as RTP has it."
 
@@ -94,6 +97,8 @@ class UnicastLeg(asyncio.DatagramProtocol):
         self.alive: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         "Resolves in the turn of the first datagram. Fails with RemoteProtocolError where its size makes no sense."
         self.alive.add_done_callback(_retrieve)
+        self.on_stall: Callable[[bool], None] | None = None
+        "Told when the switch does not play any more what it is sent, and when it does again."
         self._expected = expected
         self._far = (offer.local_ip, offer.local_port)
         self._size = 0
@@ -101,6 +106,10 @@ class UnicastLeg(asyncio.DatagramProtocol):
         self._fills = idle_silence
         self._ahead = 0
         "Packets of ours that the switch has still to play."
+        self._stalled = False
+        self._recent: deque[bytes] = deque(maxlen=AHEAD_MOST + 1)
+        self._again_until = 0
+        "With so many datagrams of the switch, it has played what was sent a second time."
         self._filled_at = 0.0
         self._part = b""
         self._clock = clock
@@ -128,6 +137,8 @@ class UnicastLeg(asyncio.DatagramProtocol):
                 self._sink.media_audio(self, data)
             if self._ahead > 1:
                 self._ahead -= 1
+                if self._stalled:
+                    self._stall(False)
             else:
                 self._ahead = 0
                 if self._fills:
@@ -167,6 +178,9 @@ class UnicastLeg(asyncio.DatagramProtocol):
         if len(frame) == self._size and not self._part:
             self._transport.sendto(frame, self._far)
             self._ahead += 1
+            self._recent.append(frame)
+            if self._ahead > AHEAD_MOST:
+                self._stall(True)
             return
         data, size = self._part + frame, self._size or len(frame)
         whole = len(data) - len(data) % size
@@ -179,8 +193,19 @@ class UnicastLeg(asyncio.DatagramProtocol):
         """There is nobody who could read it."""
 
     def backlog_bytes(self) -> int:
-        """Nothing: a datagram leaves at once."""
-        return 0
+        """Nothing: a datagram leaves at once. But what had to be sent a second time was not heard the first time."""
+        return self._ahead * self._size if self.datagrams < self._again_until else 0
+
+    def unplayed(self) -> list[bytes]:
+        """What of our last packets the switch has not played, by its own clock."""
+        count = min(self._ahead, len(self._recent))
+        return list(self._recent)[len(self._recent) - count :]
+
+    def say_again(self, frames: list[bytes]) -> None:
+        """Send what a lost stream took along, before anything else."""
+        for frame in frames:
+            self.send_audio(frame)
+        self._again_until = self.datagrams + self._ahead
 
     def rest(self, resting: bool) -> None:
         """Expect nothing for a while: an application runs on the channel, or it is bridged. The stream ends by that."""
@@ -201,6 +226,12 @@ class UnicastLeg(asyncio.DatagramProtocol):
             self._transport.close()
 
     # -- inside
+
+    def _stall(self, stalled: bool) -> None:
+        if stalled is not self._stalled:
+            self._stalled = stalled
+            if self.on_stall is not None:
+                self.on_stall(stalled)
 
     def _first(self, data: bytes) -> None:
         """The proof of life. Its content is a filler of the switch's own; what counts is its size."""

@@ -290,6 +290,10 @@ class Channel(Face):
         self.pre_answer()
         self.unicast = began
 
+    def lose_unicast(self) -> None:
+        """The switch gives its `unicast` up by itself, as it does where a packet can't be decoded or sent."""
+        self._end_unicast()
+
     def _end_unicast(self) -> None:
         if self.unicast is not None:
             self.unicast.close()

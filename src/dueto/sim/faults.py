@@ -32,7 +32,7 @@ class Faults:
     control_reset_after_s: float | None = None
     "The control connection is reset (RST) this long after it opened."
     media_reset_after_s: float | None = None
-    "The media connection is broken off without CLOSE this long after it opened."
+    "The media connection is broken off without CLOSE this long after it opened; a `unicast` just ends."
     half_open: Literal["control", "media", "both"] | None = None
     "The leg goes dead without a word: nothing is sent, nothing read, nobody is told."
     half_open_after_s: float = 0.0

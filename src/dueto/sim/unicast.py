@@ -61,7 +61,10 @@ class Unicast(asyncio.DatagramProtocol):
         counters = self._channel.counters
         if not self.begun:
             self.begun = True
-            counters.media_opened_at = counters.media_opened_at or self._channel.core.now()
+            channel = self._channel
+            counters.media_opened_at = counters.media_opened_at or channel.core.now()
+            if channel.faults.media_reset_after_s is not None and channel.unicast_asked == 1:
+                channel.core.loop.call_later(channel.faults.media_reset_after_s, channel.lose_unicast)
             said = b"\xff" * self._size
         data = self._silence if said is None else said
         self._transport.sendto(data, self._far)
