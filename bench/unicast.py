@@ -45,7 +45,7 @@ FRAME_BYTES = 320
 FRAME_S = 0.02
 SLOTS = 20
 "Calls are spread over the frame, a slot a millisecond: no two telephones tick together."
-PORTS = "12000-15999"
+PORTS = "10000-15999"
 STALL_S = 0.1
 _STAMP = struct.Struct("<qi")
 _FILLER = bytes(FRAME_BYTES - _STAMP.size)

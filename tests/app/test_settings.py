@@ -68,7 +68,7 @@ def test_the_defaults_are_those_that_were_promised() -> None:
             "unicast_switch_address": "127.0.0.1",
             "unicast_bind_address": "127.0.0.1",
             "unicast_announce_address": "",
-            "unicast_ports": "12000-15999",
+            "unicast_ports": "10000-15999",
             "unicast_idle": "silence",
         },
         "correlation": {

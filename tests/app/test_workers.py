@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import CollectorRegistry
 from tests.app.test_gateway import get
 
-from dueto.app.settings import load_settings
+from dueto.app.settings import check_for_serving, load_settings
 from dueto.app.workers.checks import check_for_workers, with_port
 from dueto.app.workers.merging import Merged
 from dueto.app.workers.pipe import pass_on, take
@@ -88,7 +88,7 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(tmp_path: Path, workers: int = 2) -> AsyncIterator[Serving]:
+async def serving(tmp_path: Path, workers: int = 2, *, dialect: str = "audio_stream-binary") -> AsyncIterator[Serving]:
     media = free_ports(2 * workers)
     config = tmp_path / "dueto.toml"
     config.write_text(
@@ -99,7 +99,7 @@ async def serving(tmp_path: Path, workers: int = 2) -> AsyncIterator[Serving]:
         listen = "127.0.0.1:{media}"
         public_url = "ws://127.0.0.1:{media}"
         start = "gateway"
-        dialect = "audio_stream-binary"
+        dialect = "{dialect}"
         [call]
         drain_s = 0.5
         [agent]
@@ -231,6 +231,25 @@ async def test_a_channel_that_dials_again_meets_the_worker_that_has_its_call(tmp
         assert len(here.found("agent_started")) == 3
 
 
+async def test_a_call_with_no_module_comes_back_to_its_worker(tmp_path: Path) -> None:
+    async with serving(tmp_path, dialect="unicast") as here, here.switch() as switch:
+        callers = [Staying() for _ in range(3)]
+        calls = [await switch.place(Caller(script=caller)) for caller in callers]
+        for caller, call in zip(callers, calls, strict=True):
+            await caller.hears_himself()
+            socket_again = f"uuid_transfer {call.unique_id} 'socket:{here.control} async full' inline"
+            call.channel.core.run_api(call.channel, socket_again)
+        for caller, call in zip(callers, calls, strict=True):
+            first = here.found("media_connected", call=call.unique_id)[0]
+            again = await here.says("media_connected", call=call.unique_id, times=2)
+            assert again["worker"] == first["worker"]
+            await caller.hears_himself()
+            call.hang_up()
+            await call.done()
+        assert len(here.found("agent_started")) == 3
+        assert {line["worker"] for line in here.found("agent_started")} == {"w1", "w2"}
+
+
 async def test_sigterm_drains_the_workers_and_gives_the_rest_back(tmp_path: Path) -> None:
     async with serving(tmp_path) as here, here.switch(dialplan=[("park", "")]) as switch:
         caller = Staying()
@@ -256,6 +275,7 @@ async def test_what_can_not_be_shared_is_said_before_anything_starts(tmp_path: P
     assert "needs a port" in complaint("[media]\nstart = 'gateway'\npublic_url = 'wss://voice.example'")
     assert "native" in complaint("[control]\nengine = 'greenswitch'")
     assert "at least 1" in complaint("", 0)
+    assert "need 8000 of them" in complaint("[media]\ndialect = 'unicast'\n[control]\nmax_calls = 2000")
 
 
 async def test_a_worker_has_its_own_port_and_its_share_of_the_calls(tmp_path: Path) -> None:
@@ -273,6 +293,24 @@ async def test_a_worker_has_its_own_port_and_its_share_of_the_calls(tmp_path: Pa
     assert Post.parse(str(Post("w4", 3, 2, 7, 8, True))) == Post("w4", 3, 2, 7, 8, True)
     with pytest.raises(ValueError, match="no port"):
         with_port("wss://gw.example", 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+def test_no_two_workers_share_a_port_of_unicast(tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "dueto.toml"
+    path.write_text("[media]\ndialect = 'unicast'\n[agent]\nuse = 'echo'")
+    whole = load_settings(path, {}, {})
+    check_for_workers(whole, workers)
+    taken: set[int] = set()
+    for slot in range(2 * workers):  # the old ones and the new ones of a rolling restart
+        own = settings_of(whole, Post("w", slot, workers, 0, 0, False))
+        check_for_serving(own)
+        first, last = own.media.unicast_range
+        ports = set(range(first, last + 1))
+        assert not ports & taken
+        taken |= ports
+    assert min(taken) == 10000
+    assert max(taken) <= 15999
 
 
 # -- the parts

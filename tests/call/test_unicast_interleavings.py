@@ -26,7 +26,7 @@ def quick_collections() -> Iterator[None]:
     gc.unfreeze()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.tuples(troubles(), st.integers(0, 4)), min_size=3, max_size=3),
     VERBS,

@@ -26,7 +26,7 @@ async def echo_of(call: Call, hz: int, seconds: float) -> tuple[int, float, int]
         quiet = 0 if loud else quiet + 1
         if loud or heard:
             heard.extend(frame)
-            if quiet >= 25:
+            if quiet >= 15:
                 over.set()
 
     stop = call.audio_to(hear)
@@ -55,21 +55,21 @@ def assert_came_back(echo: tuple[int, float, int], hz: int, seconds: float) -> N
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 async def test_a_tone_comes_back_whole_at_its_pitch_and_level(engine: str) -> None:
-    agent = Doing(lambda call: echo_of(call, 600, 1.0))
+    agent = Doing(lambda call: echo_of(call, 600, 0.5))
     async with scene(agent, engine=engine, unicast=True) as here:
         await here.place(ECHOES)
-        assert_came_back(await agent.result(), 600, 1.0)
+        assert_came_back(await agent.result(), 600, 0.5)
 
 
 async def test_after_something_of_the_switchs_own_the_stream_is_back() -> None:
     async def play(call: Call) -> tuple[int, float, int]:
         await call.play("tone_stream://%(200,0,440)")
-        return await echo_of(call, 900, 0.6)
+        return await echo_of(call, 900, 0.4)
 
     agent = Doing(play)
     async with scene(agent, unicast=True) as here:
         await here.place(ECHOES)
-        assert_came_back(await agent.result(), 900, 0.6)
+        assert_came_back(await agent.result(), 900, 0.4)
 
 
 async def test_after_a_bridge_the_stream_is_back_and_the_agent_the_same() -> None:
@@ -77,14 +77,14 @@ async def test_after_a_bridge_the_stream_is_back_and_the_agent_the_same() -> Non
         result = await call.transfer("answers", timeout_s=10)
         assert result.ok
         await call.wait_for(Unbridged, timeout_s=20)
-        return await echo_of(call, 700, 0.6)
+        return await echo_of(call, 700, 0.4)
 
     agent = Doing(transfer)
     async with scene(agent, unicast=True) as here:
         await here.place(ECHOES)
         bridged = await here.gateway.until_noted("bridged")
         await here.link.api("uuid_kill", str(bridged["other"]))
-        assert_came_back(await agent.result(), 700, 0.6)
+        assert_came_back(await agent.result(), 700, 0.4)
         assert here.gateway.names().count("agent_started") == 1
 
 

@@ -87,7 +87,7 @@ class MediaSettings(Section):
     unicast_switch_address: str = "127.0.0.1"
     unicast_bind_address: str = "127.0.0.1"
     unicast_announce_address: str = ""
-    unicast_ports: str = "12000-15999"
+    unicast_ports: str = "10000-15999"
     unicast_idle: Literal["silence", "nothing"] = "silence"
 
     @field_validator("unicast_switch_address", "unicast_bind_address", "unicast_announce_address")
@@ -110,7 +110,7 @@ class MediaSettings(Section):
     def _check_unicast_ports(cls, text: str) -> str:
         found = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", text)
         if not found or not 1024 <= int(found[1]) < int(found[2]) <= 65535:
-            raise ValueError('expected "FIRST-LAST", such as "12000-15999", from 1024 to 65535')
+            raise ValueError('expected "FIRST-LAST", such as "10000-15999", from 1024 to 65535')
         return text
 
     @property

@@ -64,7 +64,7 @@ class UnicastOptions:
     "Where we listen."
     announce_address: str = ""
     "Where the switch finds us, if not there."
-    ports: tuple[int, int] = (12000, 15999)
+    ports: tuple[int, int] = (10000, 15999)
     "The first and the last port, for both sides."
     idle_silence: bool = True
     "Whether the caller gets silence while nothing is said, or no packets at all."

@@ -16,7 +16,7 @@ from dueto.agents.profiles import Profile
 from dueto.app.gateway import Gateway
 from dueto.app.sections import ControlSettings, TenantSettings
 from dueto.app.settings import Settings
-from dueto.app.workers.checks import with_port
+from dueto.app.workers.checks import share_of_ports, with_port
 from dueto.app.workers.pipe import Pipe, take
 from dueto.errors import SettingsError
 
@@ -54,15 +54,17 @@ Shared = TypeVar("Shared", ControlSettings, Profile, TenantSettings)
 
 
 def settings_of(settings: Settings, post: Post) -> Settings:
-    """Return a worker's own settings: its media port, its share of every number of calls, no listener for metrics."""
+    """Return a worker's own settings: its media ports, its share of every number of calls, no listener for metrics."""
     media, control = settings.media, settings.control
     listen = media.listen_address
-    own = media.model_copy(
-        update={
+    if media.dialect == "unicast":
+        update = {"unicast_ports": share_of_ports(media.unicast_range, post.slot, post.of)}
+    else:
+        update = {
             "listen": str(type(listen)(listen.host, listen.port + post.slot)),
             "public_url": with_port(media.public_url, post.slot),
         }
-    )
+    own = media.model_copy(update=update)
     return settings.model_copy(
         update={
             "media": own,
