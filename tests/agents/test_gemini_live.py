@@ -336,7 +336,7 @@ async def test_a_session_that_cannot_be_taken_up_again_has_failed(monkeypatch: p
     async with conversation(script) as (_, told):
         await told.until(lambda: told.over)
         assert told.failure is not None
-        assert told.failure.fault == "limit"
+        assert told.failure.fault == "dropped"
         assert "session not found" in str(told.failure)
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.agents.fakes.talking import Talking, talking
 from tests.contract.providers import LOOK_UP, RIGS, Rig, Stage
 
-from dueto.agents import elevenlabs, gemini_live
+from dueto.agents import elevenlabs, gemini_session
 from dueto.agents.ports import (
     CallerBegan,
     CallerStopped,
@@ -31,7 +31,7 @@ OPENING = Opening(8000, tools=(TOOL,), facts={"caller_number": "1001"}, greets=F
 
 @pytest.fixture(params=list(RIGS))
 def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    monkeypatch.setattr(gemini_live, "RESUME_S", 0.5)
+    monkeypatch.setattr(gemini_session, "RESUME_S", 0.5)
     monkeypatch.setattr(elevenlabs, "ANSWER_OVER_S", 0.1)
     return RIGS[request.param]
 

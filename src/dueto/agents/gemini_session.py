@@ -191,7 +191,7 @@ class GeminiSession:
             self._set_up.set_exception(failure)
         elif self._moving is None:
             if self._handle and failure.fault in ("dropped", "timeout", "limit"):
-                self._move(str(failure))
+                self._move(str(failure), failure.fault)
             else:
                 self._fail(failure)
 
@@ -208,7 +208,7 @@ class GeminiSession:
 
     def _leave(self) -> None:
         if self._handle:
-            self._move("its time was up")
+            self._move("its time was up", "limit")
         self._stop_leaving()
 
     def _stop_leaving(self) -> None:
@@ -216,13 +216,13 @@ class GeminiSession:
             self._leave_by.cancel()
             self._leave_by = None
 
-    def _move(self, reason: str) -> None:
+    def _move(self, reason: str, fault: Fault) -> None:
         if self._moving is None and not self._over:
             self._stop_leaving()
-            self._moving = asyncio.get_running_loop().create_task(self._moved(reason), name="gemini moves")
+            self._moving = asyncio.get_running_loop().create_task(self._moved(reason, fault), name="gemini moves")
 
-    async def _moved(self, reason: str) -> None:
-        """Take the session up on a new connection, or fail."""
+    async def _moved(self, reason: str, fault: Fault) -> None:
+        """Take the session up on a new connection; or fail, with `fault` where nothing better is known."""
         link = self._leave_link()
         self._holder.broken_off()
         last: ProviderFailed | None = None
@@ -242,7 +242,7 @@ class GeminiSession:
         except ProviderFailed as failure:
             self._fail(failure)
         except TimeoutError:
-            self._fail(ProviderFailed("limit", f"Gemini's session could not be carried on ({last or reason})"))
+            self._fail(ProviderFailed(fault, f"Gemini's session could not be carried on ({last or reason})"))
         else:
             self._holder.moved(reason)
         finally:
