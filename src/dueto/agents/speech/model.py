@@ -18,6 +18,8 @@ class Model:
     "One pronunciation a line: `sales S EY L Z`; the second of a word is `word(2) ...`."
     phone_lm: Path
     "Which phone follows which: what speech in general sounds like."
+    language: Path
+    "Which word follows which, for dictation."
 
 
 def find_model() -> Model:
@@ -32,7 +34,8 @@ def find_model() -> Model:
     assert spec is not None
     for place in spec.submodule_search_locations or ():
         folder = Path(place, "model", "en-us")
-        model = Model(folder / "en-us", folder / "cmudict-en-us.dict", folder / "en-us-phone.lm.bin")
+        files = ("en-us", "cmudict-en-us.dict", "en-us-phone.lm.bin", "en-us.lm.bin")
+        model = Model(*(folder / name for name in files))
         if model.acoustic.is_dir() and model.dictionary.is_file() and model.phone_lm.is_file():
             return model
     raise SettingsError(

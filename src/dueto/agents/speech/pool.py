@@ -10,12 +10,11 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from dueto.agents.speech.children import reap
 from dueto.agents.speech.decoder import NOTHING, Understood
 from dueto.agents.speech.pipe import LENGTH
-from dueto.agents.speech.vocabulary import Vocabulary
 from dueto.errors import NotCapable
 
 START_S: Final = 30.0
@@ -44,14 +43,27 @@ class _Job:
     answer: asyncio.Future[Understood] = field(repr=False)
 
 
-class RecogniserPool:
-    """A bounded number of recognisers, all with the same vocabulary, shared by all calls."""
+class Task(Protocol):
+    """What all recognisers of a pool do: the module of their process, and what it is told first."""
 
-    def __init__(self, vocabulary: Vocabulary, *, size: int = 2, waiting: int = 16, patience_s: float = 5.0) -> None:
+    @property
+    def worker(self) -> str:
+        """Run as `python -m`; it speaks as `worker.py` does."""
+        ...
+
+    def to_json(self) -> bytes:
+        """The first message."""
+        ...
+
+
+class RecogniserPool:
+    """A bounded number of recognisers, all with the same task (a `Vocabulary`, say), shared by all calls."""
+
+    def __init__(self, task: Task, *, size: int = 2, waiting: int = 16, patience_s: float = 5.0) -> None:
         """`waiting` utterances may queue; each has `patience_s` from when a recogniser takes it."""
         if size < 1 or waiting < 1:
             raise ValueError("a pool of recognisers needs at least one, and room for one utterance")
-        self._vocabulary = vocabulary
+        self._task = task
         self._size = size
         self._patience_s = patience_s
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue(waiting)
@@ -137,14 +149,14 @@ class RecogniserPool:
             raise NotCapable("the recogniser runs in a process of its own, and this Python does not know its program")
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-P", "-m", "dueto.agents.speech.worker"),
+            *("-P", "-m", self._task.worker),
             stdin=PIPE,
             stdout=PIPE,
             start_new_session=True,  # a Ctrl-C in the terminal is for the gateway, which lets its calls end first
         )
         try:
             async with asyncio.timeout(START_S):
-                problem = await _exchange(process, self._vocabulary.to_json())
+                problem = await _exchange(process, self._task.to_json())
         except (TimeoutError, OSError, EOFError) as error:
             await self._end(place, process)
             raise NotCapable(f"the recogniser's process did not come up: {error or 'it took too long'}") from error

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from dueto.call.ports import Destination
 from dueto.errors import SettingsError
@@ -40,6 +41,9 @@ _ANSWERS: Mapping[str, str] = {
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """All a recogniser needs to know; plain values, so that it can be sent to another process."""
+
+    worker: ClassVar[str] = "dueto.agents.speech.worker"
+    "The process that understands it."
 
     phrases: tuple[str, ...]
     "What callers may say for the destinations, in lower case."
