@@ -44,6 +44,7 @@ class ScriptedProvider:
         if self._refuses is not None:
             raise self._refuses
         self.opening = opening
+        self._told = Told("Acme")
         self._running = asyncio.ensure_future(self._run())
         return self
 

@@ -10,6 +10,7 @@ import pytest
 from tests.agents.fakes.openai_realtime import KEY, Answer, FakeOpenAI, fake_openai
 from tests.support.tls import client_context
 
+from dueto.agents import openai_session
 from dueto.agents import openai_wire as wire
 from dueto.agents.openai_realtime import OpenAIRealtime, openai_realtime
 from dueto.agents.ports import (
@@ -469,3 +470,39 @@ def test_the_wire_reads_what_it_knows_and_refuses_what_it_cannot_read() -> None:
         with pytest.raises(RemoteProtocolError):
             wire.read(broken)
     assert json.loads(wire.append(b"\x00\x01"))["audio"] == "AAE="
+
+
+async def test_a_cough_during_an_answer_leaves_the_next_answer_free_to_be_asked_for() -> None:
+    async with fake_openai([Answer(ms=1200, pace=1.0), Answer("Noted.", 200)]) as server:
+        async with talking(server) as talk:
+            talk.says(0.5)
+            await talk.saw(Spoke)
+            talk.says(0.2)  # nobody cancels: it was a cough
+            await talk.saw(CallerStopped, 2)
+            talk.provider.prompt("Go on.")
+            await talk.saw(SpokeLast, 2)
+    assert talk.failure is None
+
+
+async def test_a_turn_that_ended_while_a_cancelled_answer_was_still_being_made_is_answered() -> None:
+    async with fake_openai([Answer(ms=3000, pace=1.0), Answer("Yes?", 200)], cancels_after_s=0.3) as server:
+        async with talking(server) as talk:
+            talk.says(0.5)
+            item = (await talk.saw(Spoke)).item_id
+            talk.says(0.3)
+            talk.provider.cancel()
+            await talk.saw(CallerStopped, 2)
+            await talk.until(lambda: any(event.item_id != item for event in talk.of(SpokeLast)))
+    assert talk.spoken_ms(talk.of(SpokeLast)[-1].item_id) == 200
+
+
+async def test_a_turn_that_the_server_does_not_answer_does_not_block_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openai_session, "ANSWERS_S", 0.2)
+    async with fake_openai([Answer("Here.", 200)], answers_turns=False) as server:
+        async with talking(server) as talk:
+            talk.says(0.3)
+            await talk.saw(CallerStopped)
+            talk.provider.prompt("Say something.")
+            await talk.saw(SpokeLast)

@@ -603,3 +603,41 @@ def test_who_takes_a_conversation_over_goes_on_where_the_caller_was_left() -> No
     assert seen.provider.opening is not None
     assert seen.provider.opening.said_so_far == tuple(said)
     assert not seen.provider.opening.greets
+
+
+@pytest.mark.parametrize("how", ["fails", "ends"])
+def test_a_provider_that_goes_while_the_caller_talks_to_somebody_else_is_had_again_when_he_is_back(how: str) -> None:
+    lives: list[ScriptedProvider] = []
+
+    async def run(call: Call, arguments: str, heard: Any) -> str:
+        return json.dumps({"outcome": (await call.transfer("sales")).outcome})
+
+    async def script(model: ScriptedProvider) -> None:
+        lives.append(model)
+        if len(lives) == 1:
+            await model.says("a", 200)
+            model.tell(Transcribed(Said("agent", "I put you through."), "a"))
+            model.tell(ToolAsked("t1", "look_up", "{}"))
+            await model.until("note", BRIDGED)
+            if how == "fails":
+                raise ProviderFailed("dropped", "nothing was heard for too long")
+            model.end()
+            return
+        await model.until("prompt", UNBRIDGED)
+        await model.says("b", 600)
+        await asyncio.sleep(1.0)
+        model.end()
+
+    seen = scene(
+        script,
+        tools=OneTool(run),
+        destinations={"sales": Destination("sales", "user/2001")},
+        switch={"endpoints": {"user/2001": Endpoint(hangs_up_after_s=3.0)}},
+    )
+    assert len(lives) == 2
+    assert seen.failures == []
+    assert seen.audible_ms == pytest.approx(800, abs=60)
+    assert seen.provider.opening is not None
+    assert not seen.provider.opening.greets
+    assert seen.provider.opening.said_so_far == (Said("agent", "I put you through."),)
+    assert len(seen.noted("provider_ended")) == 1

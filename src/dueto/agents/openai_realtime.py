@@ -72,6 +72,7 @@ class OpenAIRealtime:
         "Tools that were asked for and not answered: by ask_id, the tool."
         self._wants_answer = False
         self._failed_answers = 0
+        self._again: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._rolls_for = ""
         "Why a new session is due; empty: none is."
@@ -151,8 +152,9 @@ class OpenAIRealtime:
     async def aclose(self) -> None:
         """End the conversation."""
         self._told.end()
-        if self._limit is not None:
-            self._limit.cancel()
+        for timer in (self._limit, self._again):
+            if timer is not None:
+                timer.cancel()
         session, self._session = self._session, None
         if self._rolling is not None:
             self._rolling.cancel()
@@ -314,7 +316,8 @@ class OpenAIRealtime:
             self._answer_failed(response)
         elif response.status == "completed":
             self._failed_answers = 0
-        if self._wants_answer and not session.busy:
+        if (self._wants_answer or session.owes_answer) and not session.busy:
+            session.owes_answer = False
             self._want_answer()
         self._roll_if_idle()
 
@@ -353,6 +356,13 @@ class OpenAIRealtime:
         self._wants_answer = session.busy
         if not session.busy:
             session.create_response()
+        elif session.expects_answer and self._again is None:  # the server may never begin it
+            self._again = asyncio.get_running_loop().call_later(session.answer_due_in_s + 0.01, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._again = None
+        if self._wants_answer:
+            self._want_answer()
 
 
 def _instructions(options: OpenAIOptions, opening: Opening) -> str:

@@ -15,6 +15,8 @@ PROVIDER: Final = "OpenAI"
 BASE_URL: Final = "https://api.openai.com/v1"
 MOST_ITEMS: Final = 64
 "Of one session that are remembered: an older one is not interrupted any more."
+ANSWERS_S: Final = 3.0
+"How long after the end of a turn the server may take to begin its answer."
 SETUP: Final = "dueto_setup"
 CREATE: Final = "dueto_create"
 "The `event_id` of our events whose refusal means something."
@@ -114,8 +116,10 @@ class OpenAISession:
         self.items: dict[str, SentItem] = {}
         self.responding = ""
         "The id of the answer that is being made."
-        self.expects_answer = False
-        "The caller's turn is over, and the server has not begun to answer yet."
+        self._answer_due = 0.0
+        "Until when the server may begin to answer the caller's turn that is over; 0: none is."
+        self.owes_answer = False
+        "The caller's turn was over while a cancelled answer was still being made: the server will not answer it."
         self.caller_speaks = False
         self.sent_ms = 0
         "Of the caller's audio: what the server's own times count."
@@ -129,6 +133,16 @@ class OpenAISession:
         self._asked = 0
         "Answers that we asked for and that have not begun."
         self._to_mute = 0
+
+    @property
+    def expects_answer(self) -> bool:
+        """Whether the caller's turn is over, and the server has not begun to answer yet; it may choose not to."""
+        return asyncio.get_running_loop().time() < self._answer_due
+
+    @property
+    def answer_due_in_s(self) -> float:
+        """How long that may still take."""
+        return max(self._answer_due - asyncio.get_running_loop().time(), 0.0)
 
     @property
     def idle(self) -> bool:
@@ -194,7 +208,7 @@ class OpenAISession:
     def _keep_track(self, event: wire.Known) -> None:
         match event:
             case wire.ResponseCreated():
-                self.responding, self.expects_answer = event.response.id, False
+                self.responding, self._answer_due, self.owes_answer = event.response.id, 0.0, False
                 self._asked = max(self._asked - 1, 0)
                 if self._to_mute:
                     self._to_mute -= 1
@@ -205,9 +219,13 @@ class OpenAISession:
                 if event.response.id == self.responding:
                     self.responding = ""
             case wire.SpeechStarted():
-                self.caller_speaks = True
+                self.caller_speaks, self._answer_due, self.owes_answer = True, 0.0, False
             case wire.SpeechStopped():
-                self.caller_speaks, self.expects_answer = False, True
+                self.caller_speaks = False
+                if self.responding:  # it makes one answer at a time, and decides now
+                    self.owes_answer = self.responding in self._muted
+                else:
+                    self._answer_due = asyncio.get_running_loop().time() + ANSWERS_S
             case wire.SessionCreated():
                 if event.session.expires_at:
                     self.expires_in_s = event.session.expires_at - time.time()

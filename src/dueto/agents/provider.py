@@ -6,13 +6,14 @@ tool that waits for the goodbye may run, what the transcript says, and how long 
 
 import asyncio
 import contextlib
-import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from dueto.agents.errands import Errands
 from dueto.agents.fillers import Filler, Sound, Welcome
+from dueto.agents.keypad import Keypad
 from dueto.agents.ports import (
     CallerBegan,
     CallerStopped,
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 MOST_EARLY_FRAMES: Final = 100
 "What the caller says while the provider connects is kept for it: the last two seconds."
-MOST_TOOLS: Final = 8
-"Tools that may run at once; a model that asks for more is told to wait."
 MOST_ITEMS: Final = 16
 "Utterances that are over and remembered, for words that come late."
 
@@ -113,15 +112,15 @@ class _Conversation:
         self._stop_hearing: Callable[[], None] | None = None
         self._items: dict[str, Spoken] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asked: dict[str, asyncio.Task[None]] = {}
-        self._answers_later: dict[str, str] = {}
-        "What tools brought while the caller talked to somebody else."
-        self._digits = ""
-        self._digits_timer: asyncio.TimerHandle | None = None
+        self._here = asyncio.Event()
+        "Whether caller and agent hear each other: no hold, nobody else."
+        self._here.set()
+        self._keypad = Keypad(manners.digits_s, began=self._key_pressed, typed=self._typed)
         self._barge_timer: asyncio.TimerHandle | None = None
         self._fell_silent_at: float | None = None
         self._spoke = False
         self._usage: dict[str, int] = {}
+        self._dropped_ms = 0
         self._watch = Watch(
             manners.patience,
             Filler(call, manners.filler, self._spawn),
@@ -129,6 +128,7 @@ class _Conversation:
             interrupt=self._hush,
             note=call.note,
         )
+        self._errands = Errands(call, tools, self._spawn, self._watch, self._heard)
 
     async def run(self) -> None:
         """Talk until somebody ends it."""
@@ -140,9 +140,9 @@ class _Conversation:
             # the hangup comes first: whatever becomes of the provider, the call is over
             next(task for task in (attending, talking, watching) if task.done()).result()
         finally:
-            for timer in (self._digits_timer, self._barge_timer):
-                if timer is not None:
-                    timer.cancel()
+            self._keypad.stop()
+            if self._barge_timer is not None:
+                self._barge_timer.cancel()
             everything = {attending, talking, watching, *self._tasks}
             for task in everything:
                 task.cancel()
@@ -155,45 +155,66 @@ class _Conversation:
     # -- the provider's side
 
     async def _talk(self) -> None:
+        """Converse, until the provider ends it; one that goes while nobody hears it is had again when it is needed."""
+        welcome, again = await self._welcome(), False
+        while True:
+            failure = await self._converse(welcome, again)
+            if self._here.is_set() and self._call.phase is not Phase.BRIDGED:
+                if failure is not None:
+                    raise failure
+                return
+            await self._here.wait()
+            welcome, again = (), True
+
+    async def _converse(self, welcome: tuple[Line, ...], again: bool) -> ProviderFailed | None:
+        """One conversation with the provider, from its connect on; return why it could not go on, if it could not.
+
+        `welcome`: what is being said to the caller meanwhile. `again`: the provider went while nobody heard it.
+        """
         call = self._call
         early: deque[bytes] = deque(maxlen=MOST_EARLY_FRAMES)
         self._stop_hearing = call.audio_to(early.append)
         began = call.clock()
-        said_so_far = (*call.transcript, *await self._welcome())
+        said_so_far = (*call.transcript, *welcome)
         opening = Opening(
             rate_hz=call.rate_hz,
             tools=self._tools.specs(call) if self._tools is not None else (),
             said_so_far=said_so_far,
             facts=_facts(call),
-            greets=all(line.who == "caller" for line in said_so_far),
+            greets=not again and all(line.who == "caller" for line in said_so_far),
         )
         try:
-            provider = self._provider = await self._connect(opening)
+            provider = await self._connect(opening)
             try:
                 call.note("provider_connected", took_ms=round((call.clock() - began) * 1000))
-                self._stop_hearing()
-                resampler = Resampler(call.rate_hz, provider.hears_hz)
-                for frame in early:
-                    provider.hear(resampler.process(frame))
+                self._provider = provider
+                self._deaf()
+                if self._here.is_set():
+                    resampler = Resampler(call.rate_hz, provider.hears_hz)
+                    for frame in early:
+                        provider.hear(resampler.process(frame))
+                    self._hear()
                 early.clear()
-                self._hear()
                 if opening.greets and self._manners.greets:
                     self._watch.must_speak()
-                if not opening.greets and any(line.who == "caller" for line in opening.said_so_far):
-                    provider.prompt(TAKE_OVER)
+                if not opening.greets and (again or any(line.who == "caller" for line in said_so_far)):
+                    provider.prompt(UNBRIDGED if again else TAKE_OVER)
                 async for event in provider.events():
                     self._told(provider, event)
                 for item in tuple(self._items.values()):
                     item.finish()
                     await item.until_over()
             finally:
+                self._provider = None
                 self._deaf()
+                self._dropped_ms += provider.dropped_ms
                 await provider.aclose()
         except ProviderFailed as failure:
             call.note("provider_failed", fault=failure.fault, error=str(failure))
             for item in self._items.values():
                 item.finish()
-            raise
+            return failure
+        return None
 
     async def _welcome(self) -> tuple[Line, ...]:
         """Greet at once, if that is ours to do; return what will have been said."""
@@ -259,12 +280,9 @@ class _Conversation:
             case Transcribed():
                 self._transcribed(event)
             case ToolAsked():
-                self._tool_asked(provider, event)
+                self._errands.ask(provider, event)
             case ToolWithdrawn():
-                self._answers_later.pop(event.ask_id, None)
-                asked = self._asked.pop(event.ask_id, None)
-                if asked is not None:
-                    asked.cancel()
+                self._errands.withdraw(event.ask_id)
             case Used():
                 for name, amount in event.amounts.items():
                     self._usage[name] = self._usage.get(name, 0) + amount
@@ -313,6 +331,11 @@ class _Conversation:
 
     def _live(self) -> list[Spoken]:
         return [item for item in self._items.values() if not item.over]
+
+    async def _heard(self) -> bool:
+        """Wait until the caller has heard all that was said so far; False: some of it was cut."""
+        heard = [await item.until_over() for item in self._live()]
+        return all(heard)
 
     def _cut(self, item_id: str) -> None:
         """The provider broke off by itself: what it said already is not to be heard either."""
@@ -371,92 +394,57 @@ class _Conversation:
         interrupted = item.fate != "heard"
         self._call.transcript.add("agent", item.words, heard_ms=item.heard_ms, interrupted=interrupted)
 
-    # -- tools
-
-    def _tool_asked(self, provider: VoiceProvider, event: ToolAsked) -> None:
-        if event.ask_id in self._asked:
-            return
-        if self._tools is None or len(self._asked) >= MOST_TOOLS:
-            error = "there are no tools in this call" if self._tools is None else "too many tools are running already"
-            provider.answer(event.ask_id, json.dumps({"error": error}))
-            return
-        self._asked[event.ask_id] = self._spawn("tool", self._run_tool(provider, self._tools, event))
-
-    async def _run_tool(self, provider: VoiceProvider, tools: Tools, event: ToolAsked) -> None:
-        call = self._call
-        self._watch.tool_began()
-        try:
-            output = await tools.run(call, event.name, event.arguments, self._heard)
-        except CallEnded:
-            return
-        except Exception as error:  # a tool of the user's: the conversation goes on, and its author gets to know
-            call.log.error("tool_failed", exc_info=error)
-            output = json.dumps({"error": "the tool failed"})
-        finally:
-            self._watch.tool_ended()
-            self._asked.pop(event.ask_id, None)
-        if call.phase is Phase.BRIDGED:  # it would speak of it now, and nobody would hear it
-            self._answers_later[event.ask_id] = output
-        else:
-            provider.answer(event.ask_id, output)
-
-    async def _heard(self) -> bool:
-        """Wait until the caller has heard all that was said so far; False: some of it was cut."""
-        heard = [await item.until_over() for item in self._live()]
-        return all(heard)
-
     # -- the call's side
 
     async def _attend(self) -> None:
         """See what happens in the call; returns when the caller hung up."""
         events: AsyncIterator[Any] = self._call.events()
         async for event in events:
-            provider = self._provider
             if isinstance(event, Bridged | Held | Unbridged | Resumed):
-                self._watch.away(isinstance(event, Bridged | Held))
+                self._went_or_came(event)
             match event:
                 case HungUp():
                     return
                 case Dtmf():
                     self._watch.caller_silent()
-                    self._pressed(event.digit)
-                case Bridged():
-                    self._deaf()
-                    if provider is not None:
-                        provider.cancel()
-                        provider.note(BRIDGED)
-                case Unbridged():
-                    self._hear()
-                    if provider is not None:
-                        self._back(provider)
-                case Held():
-                    self._deaf()
-                    if provider is not None:
-                        provider.note(HELD)
-                case Resumed():
-                    self._hear()
-                    if provider is not None:
-                        provider.note(RESUMED)
+                    self._keypad.press(event.digit)
+
+    def _went_or_came(self, event: Bridged | Held | Unbridged | Resumed) -> None:
+        """The caller talks to somebody else, or is on hold; or he is back."""
+        provider, away = self._provider, isinstance(event, Bridged | Held)
+        self._watch.away(away)
+        if away:
+            self._here.clear()
+            self._deaf()
+        else:
+            self._here.set()
+            self._hear()
+        if provider is None:
+            return
+        match event:
+            case Bridged():
+                provider.cancel()
+                provider.note(BRIDGED)
+            case Unbridged():
+                self._back(provider)
+            case Held():
+                provider.note(HELD)
+            case Resumed():
+                provider.note(RESUMED)
 
     def _back(self, provider: VoiceProvider) -> None:
         """The caller is back from somebody else: the model goes on, with what its tool brought if it was one."""
-        answers, self._answers_later = self._answers_later, {}
+        answers = self._errands.brought()
         (provider.note if answers else provider.prompt)(UNBRIDGED)
         for ask_id, output in answers.items():
             provider.answer(ask_id, output)
 
-    def _pressed(self, digit: str) -> None:
-        """Gather the keys that belong together; the first of them is heard as an interruption."""
-        if not self._digits and self._manners.barge_in:
+    def _key_pressed(self) -> None:
+        """The first of several keys is heard as an interruption."""
+        if self._manners.barge_in:
             self._interrupt("digit", self._call.clock())
-        self._digits = (self._digits + digit)[-64:]
-        if self._digits_timer is not None:
-            self._digits_timer.cancel()
-        delay_s = 0.0 if digit == "#" else self._manners.digits_s
-        self._digits_timer = asyncio.get_running_loop().call_later(delay_s, self._press)
 
-    def _press(self) -> None:
-        digits, self._digits = self._digits, ""
+    def _typed(self, digits: str) -> None:
         if self._provider is not None:
             self._provider.press(digits)
 
@@ -474,10 +462,8 @@ class _Conversation:
             self._call.log.error("task_failed", task=task.get_name(), exc_info=error)
 
     def _sum_up(self) -> None:
-        provider = self._provider
-        if provider is not None:
-            with contextlib.suppress(CallEnded):
-                self._call.note("provider_ended", dropped_ms=provider.dropped_ms, **self._usage)
+        with contextlib.suppress(CallEnded):
+            self._call.note("provider_ended", dropped_ms=self._dropped_ms, **self._usage)
 
 
 def _facts(call: "Call") -> dict[str, str]:

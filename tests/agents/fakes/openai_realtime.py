@@ -246,7 +246,7 @@ class Conversation(WSListener):
             self.refuse(event, "response_cancel_not_active", "Cancellation failed: no active response found")
             return
         assert self._answering is not None
-        self._answering.cancel()
+        asyncio.get_running_loop().call_later(self.server.cancels_after_s, self._answering.cancel)
 
     def _add(self, event: dict[str, Any]) -> None:
         item = event["item"]
@@ -314,7 +314,7 @@ class Conversation(WSListener):
                 transcript=self.server.caller_says,
                 usage={"type": "duration", "seconds": 1.0},
             )
-        if not self.session["audio"]["input"]["turn_detection"]["create_response"]:
+        if not (self.session["audio"]["input"]["turn_detection"]["create_response"] and self.server.answers_turns):
             return
         if self._response_id:
             self.refuse({}, "conversation_already_has_active_response", "Conversation already has an active response")
@@ -478,6 +478,9 @@ class FakeOpenAI:
     expires_in_s: float | None = None
     limit_s: float | None = None
     caller_says: str = "Good morning."
+    cancels_after_s: float = 0.0
+    answers_turns: bool = True
+    "Whether it answers by itself when the caller has finished."
     url: str = ""
     conversations: list[Conversation] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
