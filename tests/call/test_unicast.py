@@ -1,6 +1,7 @@
 """Calls over `unicast`: what is heard, how a lost stream comes back, and who is not listened to. Virtual time."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.support.unicast import OverUnicast, samples, sweep, unicast_desk
 from dueto.call import Call, Destination
 from dueto.call.events import Bridged, HungUp, MediaLost, MediaResumed, Unbridged
 from dueto.call.ports import Accept
-from dueto.errors import Interrupted, NotCapable
+from dueto.errors import Interrupted
 from dueto.legs.unicast import UnicastOptions
 from dueto.sim import Caller, Endpoint, Faults, Line, MemoryNetwork, SimCall, Switch, VirtualTimeLoop, run_virtual, tone
 
@@ -445,12 +446,52 @@ def test_an_announced_transfer_with_the_switchs_music_meanwhile(digit: str) -> N
         assert [_pitch(piece) for piece in _pieces(call.heard)] == [900, 600]
 
 
-def test_an_attended_transfer_says_that_it_needs_a_module() -> None:
-    async def transfer(call: Call) -> None:
-        with pytest.raises(NotCapable, match="module"):
-            await call.transfer("loopback", mode="attended")
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_attended_transfer_over_a_leg_of_the_agents_own(fails: bool) -> None:
+    """All three talk in a conference; then the two stay together, or the caller is the agent's again."""
+    other_says = tone(8000, 20.0, 1700)
+    heard: list[bytes] = []
 
-    scene(transfer)
+    async def talks(line: Line) -> None:
+        await line.say(other_says)
+        await line.until_hangup()
+
+    async def introduce(call: Call) -> None:
+        stop = call.audio_to(heard.append)
+        await call.say(tone(8000, 0.6, 1300))
+        await asyncio.sleep(0.5)
+        stop()
+        if fails:
+            raise LookupError("nothing to say")
+
+    async def transfer(call: Call) -> Any:
+        accept = Accept(prompt="", silence="accept", within_s=0.2)
+        result = None
+        with contextlib.suppress(LookupError):
+            result = await call.transfer("operator", mode="attended", accept=accept, introduce=introduce)
+        if fails:
+            await call.say(tone(8000, 0.5, 900))
+        return result
+
+    async def look(agent: Doing, call: SimCall, here: OverUnicast, switch: Switch) -> None:
+        await agent.done.wait()
+        await asyncio.sleep(1.5)
+        assert call.channel.up
+        if not fails:
+            others = [other for other in switch.calls.values() if other is not call]
+            assert [other.channel for other in others] == [call.channel.peer], "the agent's leg is gone"
+
+    agent, call, here = scene(transfer, look, switch={"endpoints": {"user/1001": Endpoint("answers", script=talks)}})
+    assert agent.runs == 1
+    meeting = b"".join(heard)
+    assert _has(meeting, 1700), "the agent hears the other side"
+    assert _has(call.heard, 1300), "the caller hears the agent in the conference"
+    if fails:
+        assert _pitch(_pieces(call.heard)[-1]) == 900, "the caller is the agent's again"
+        assert here.desk.names(call.unique_id).count("media_connected") == 3
+    else:
+        assert agent.result.ok
+        assert _pitch(call.heard[-8000:]) == 1700, "the two go on without the agent"
 
 
 @pytest.mark.parametrize("first", ["during the bridge", "during the return"])
@@ -542,3 +583,12 @@ def test_the_other_party_is_told_of_as_bridged() -> None:
 
     agent, call, _ = scene(transfer)
     assert any(isinstance(event, Bridged) and event.other_id == call.bridged_to for event in agent.events)
+
+
+def _has(pcm: bytes, hz: int) -> bool:
+    """Whether a frequency stands out in some 200 ms of it."""
+    for at in range(0, len(pcm) - 3200, 1600):
+        spectrum = np.abs(np.fft.rfft(samples(pcm[at : at + 3200]) * np.hanning(1600)))
+        if spectrum[hz // 5] > 20 * np.median(spectrum) + 1000:
+            return True
+    return False

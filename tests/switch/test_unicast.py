@@ -9,8 +9,9 @@ from tests.support.running import Listening
 from tests.switch.conftest import ECHOES, scene
 from tests.switch.test_switch import Doing
 
-from dueto.call import Call
+from dueto.call import Call, TransferResult
 from dueto.call.events import Unbridged
+from dueto.call.ports import Accept
 from dueto.sim import tone
 
 pytestmark = pytest.mark.timeout(60)
@@ -86,6 +87,22 @@ async def test_after_a_bridge_the_stream_is_back_and_the_agent_the_same() -> Non
         await here.link.api("uuid_kill", str(bridged["other"]))
         assert_came_back(await agent.result(), 700, 0.4)
         assert here.gateway.names().count("agent_started") == 1
+
+
+async def test_an_attended_transfer_ends_with_the_two_together() -> None:
+    accept = Accept(prompt="", silence="accept", within_s=0.1)
+    said = tone(8000, 0.2, 500)
+    agent = Doing(
+        lambda call: call.transfer(
+            "answers", mode="attended", accept=accept, introduce=lambda call: call.say(said), timeout_s=10
+        )
+    )
+    async with scene(agent, unicast=True) as here:
+        await here.place(ECHOES)
+        result: TransferResult = await agent.result()
+        assert result.ok
+        assert "conference" in here.gateway.names()
+        here.placed.append(result.b_leg)
 
 
 async def test_a_hangup_leaves_no_port_behind(listening: Listening) -> None:

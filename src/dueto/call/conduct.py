@@ -120,7 +120,7 @@ class Conduct:
                     session.happen(phase.ChannelGone(None, "uuid_exists"))
                     return
                 if session.unicast is not None:
-                    if not await session.unicast.again():
+                    if not await session.unicast.again() and not session.sealed:  # sealed: a transfer of ours took it
                         session.leave(dueto_result="transferred")
                     return
                 for _ in range(TRIES):

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from dueto.call.phase import Leg
 from dueto.call.placing import mint
+from dueto.call.unicast import LOOPBACK_HZ
 from dueto.errors import CommandRefused, DuetoError, NotCapable
 from dueto.legs.originate import dialled, without_breakers
+from dueto.legs.ports import ControlLeg
 
 if TYPE_CHECKING:
     from dueto.call.session import Session
@@ -35,11 +37,15 @@ class ThreeWay:
     @staticmethod
     def check(session: "Session") -> None:
         """Raises: NotCapable: this call's stream can't move to a leg of the agent's own; the text says why."""
+        if session.unicast is not None:
+            if session.rate_hz != LOOPBACK_HZ:
+                raise NotCapable(f"over unicast an attended transfer needs a caller at {LOOPBACK_HZ} Hz")
+            if not session.house.whereabouts.control:
+                raise NotCapable("an attended transfer needs [control] public_address")
+            return
         media = session.media_now()
         if media is None or media.dialect.downlink != "stream":
             raise NotCapable("an attended transfer needs a stream that carries the agent's voice (docs/calls.md)")
-        if session.unicast is not None:
-            raise NotCapable("an attended transfer needs an audio module on the switch; `unicast` does without one")
         if not session.house.whereabouts.control or not session.stream_base_url():
             raise NotCapable("an attended transfer needs [control] public_address and [media] public_url")
 
@@ -47,10 +53,22 @@ class ThreeWay:
         """Put all three into it. Raises: NotCapable, CommandRefused, LegClosed, ReplyTimeout, TimeoutError."""
         session = self._session
         self.check(session)
-        media = session.media_now()
-        assert media is not None
         control = await session.switch()
         await self._place_agent_leg()
+        if session.unicast is not None:
+            await session.unicast.move(self._agent_id)
+        else:
+            await self._move_stream(control)
+        self._moved = True
+        for unique_id in (self._other_id, session.unique_id):
+            await control.api("uuid_transfer", f"{unique_id} conference:{self._name}@default inline")
+        session.journal("conference", b_leg=self._other_id, name=self._name)
+
+    async def _move_stream(self, control: ControlLeg) -> None:
+        """Begin a second stream on the agent's leg, then end the first one."""
+        session = self._session
+        media = session.media_now()
+        assert media is not None
         request = replace(media.request, token=secrets.token_urlsafe(24))
         session.tokens.add(request.token)
         url = session.house.path.build(session.stream_base_url(), request)
@@ -61,10 +79,6 @@ class ThreeWay:
             await session.media_up.wait()
         with contextlib.suppress(CommandRefused):
             await control.api(dialect.command, f"{session.unique_id} stop")
-        self._moved = True
-        for unique_id in (self._other_id, session.unique_id):
-            await control.api("uuid_transfer", f"{unique_id} conference:{self._name}@default inline")
-        session.journal("conference", b_leg=self._other_id, name=self._name)
 
     async def _place_agent_leg(self) -> None:
         """A loopback channel: one half in the conference, the other parked, where our stream hears and speaks."""
@@ -80,6 +94,8 @@ class ThreeWay:
         if not self._agent_id:
             return
         agent_id, self._agent_id = self._agent_id, ""
+        if self._session.unicast is not None:
+            self._session.unicast.left()
         self._session.kill(agent_id)
 
     async def bring_back(self) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PROOF_S = 0.4
 "How long the first datagram may take: 36 ms were seen. After that the port was busy on the switch, most likely."
 TRIES = 3
+LOOPBACK_HZ = 8000
+"The rate of a loopback channel, if nobody asks for another."
 REENTRY_S = 3.0
 "How long the second control leg may take: 16 ms were seen."
 LOOK_S = 0.06
@@ -47,6 +49,8 @@ class UnicastStream:
         self._spent: ControlLeg | None = None
         "The control leg whose park loop has had its `unicast`."
         self._leg: PacketLeg | None = None
+        self._moved = False
+        "The stream is on another channel than the caller's."
         self._stalled_in: int | None = None
         "The generation of what was being said when the stream fell silent in mid-sentence."
         self._starting = False
@@ -105,6 +109,12 @@ class UnicastStream:
         if self._session.stream_away and not self._applications:
             self._come_back()
 
+    def left(self) -> None:
+        """The channel that the stream was moved to is gone."""
+        if self._moved:
+            self._moved = False
+            self._go_away()
+
     def control_gone(self) -> None:
         """The socket is closed, so its park loop is over: the stream must be seen to end too."""
         self._watch()
@@ -152,8 +162,15 @@ class UnicastStream:
         await self.start()
         return True
 
+    async def move(self, unique_id: str) -> None:
+        """Have the stream on another channel, parked and of our own, until that has `left`.
+
+        Raises: NotCapable: nothing came, or that channel runs at another rate. LegClosed, ReplyTimeout.
+        """
+        await self._begin(self._control(), Packet(LOOPBACK_HZ), unique_id)
+        self._moved = True
+
     async def _try(self, control: ControlLeg) -> None:
-        session = self._session
         channel = control.channel
         if channel.get("Answer-State") == "ringing":  # on a channel without media the switch itself comes to harm
             await control.execute("pre_answer", timeout_s=5.0)
@@ -162,7 +179,12 @@ class UnicastStream:
             channel.get("Channel-Read-Codec-Rate"),
             channel.variable("rtp_use_codec_ptime"),
         )
-        leg = await self._open(expected)
+        await self._begin(control, expected)
+        self._spent, self._moved = control, False
+
+    async def _begin(self, control: ControlLeg, expected: Packet, channel: str = "") -> None:
+        session = self._session
+        leg = await self._open(expected, channel)
         try:
             await control.command(leg.offer)
             async with asyncio.timeout(PROOF_S):
@@ -181,7 +203,7 @@ class UnicastStream:
             leg.close()
             raise
         unsaid = self._unsaid()
-        self._spent, self._leg = control, leg
+        self._leg = leg
         leg.on_stall = partial(self._stalled, leg)
         if unsaid:
             leg.say_again(unsaid)
