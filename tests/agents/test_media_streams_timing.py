@@ -1,6 +1,7 @@
 """Marks, clears and the ends of sentences towards a bot, on virtual time: what the caller heard is the judge."""
 
 import asyncio
+import gc
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -430,3 +431,22 @@ def test_whatever_a_bot_does_each_mark_comes_back_once_in_order_and_never_too_ea
 def test_what_is_no_message_is_refused_and_nothing_of_it_repeated(text: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         messages.decode(text)
+
+
+def test_nothing_of_a_stream_outlives_its_call(script: list[Script], link: list[Talk]) -> None:
+    async def bot(talk: Talk) -> None:
+        talk.say(sound(5.0))
+        talk.mark("never")
+
+    async def caller(line: Line) -> None:
+        await line.hears_speech()
+
+    for _ in range(3):
+        script.clear()
+        converse(script, bot, caller)
+    link.clear()  # the tests' own end of it
+    gc.collect()
+    ours = [thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("dueto.")]
+    assert [
+        thing for thing in ours if type(thing).__name__ in ("BotStream", "BotLine", "Flow", "Call", "Session")
+    ] == []

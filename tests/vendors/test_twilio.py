@@ -11,7 +11,8 @@ import pytest
 from tests.agents.fakes.media_streams_bot import bot
 from tests.agents.test_media_streams import SECRET, SID, TOKEN, connected, heard_ms, house, stays, switch_for
 
-from dueto.agents.media_streams import Account, call_sid
+from dueto.agents.media_streams import Account, call_sid, twiml
+from dueto.agents.media_streams.twiml import read_twiml
 from dueto.app.gateway import Gateway
 from dueto.app.settings import load_settings
 from dueto.sim import Caller, Line, tone
@@ -77,6 +78,36 @@ def test_the_library_finds_our_signatures_right(form: Mapping[str, str]) -> None
     signature = Account(SID, TOKEN).sign(url, form)["X-Twilio-Signature"]
     assert validator.RequestValidator(TOKEN).validate(url, dict(form), signature)
     assert not validator.RequestValidator("another").validate(url, dict(form), signature)
+
+
+def test_what_the_library_writes_is_read() -> None:
+    from twilio.twiml.voice_response import Connect, Dial, VoiceResponse
+
+    response = VoiceResponse()
+    connect = Connect(action="/next")
+    connect.stream(url="wss://bot.example.com/ws", name="bot").parameter(name="who", value="<Ann & Bob>")
+    response.append(connect)
+    dial = Dial(timeout=20, caller_id="+4930", action="https://bot.example.com/after")
+    dial.number("+49301234")
+    response.append(dial)
+    response.dial().sip("sip:sales@pbx.local")
+    response.dial().client("sales")
+    response.say("Please hold.", voice="alice", language="en-GB")
+    response.pause(length=3)
+    response.play(digits="12w3")
+    response.redirect("/more", method="POST")
+    response.hangup()
+    assert read_twiml(str(response), "https://bot.example.com/incoming") == (
+        twiml.ConnectStream("wss://bot.example.com/ws", {"who": "<Ann & Bob>"}, "https://bot.example.com/next"),
+        twiml.Dial("+49301234", "number", 20.0, "https://bot.example.com/after"),
+        twiml.Dial("sip:sales@pbx.local", "sip"),
+        twiml.Dial("sales", "client"),
+        twiml.Say("Please hold."),
+        twiml.Pause(3.0),
+        twiml.PlayDigits("12w3"),
+        twiml.Redirect("https://bot.example.com/more"),
+        twiml.Hangup(),
+    )
 
 
 @asynccontextmanager
