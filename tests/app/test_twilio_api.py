@@ -9,11 +9,13 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from dueto.agents.media_streams import Account, Exchange
+from dueto.agents.media_streams import Account, Exchange, NumberPolicy
+from dueto.agents.media_streams.placing import Placing
 from dueto.agents.media_streams.twiml import Dial, Hangup, Redirect, Verb
 from dueto.app.addresses import Address
 from dueto.app.settings import load_settings
 from dueto.app.twilio_api import MAX_BODY_BYTES, TwilioApi
+from dueto.call import Agent, Dialled
 from dueto.errors import LocalProtocolError, SettingsError
 
 SID = "AC" + "a1" * 16
@@ -162,6 +164,87 @@ async def test_bodies_have_a_bound_and_a_length(here: Here) -> None:
     assert (await here.send(f"POST {PATH} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode()))[0] == 411
     assert (await here.send(f"POST {PATH} HTTP/1.1\r\nContent-Length: -1\r\n\r\n".encode()))[0] == 400
     assert (await here.send(f"DELETE {PATH} HTTP/1.1\r\n\r\n".encode()))[0] == 405
+
+
+class Dialler:
+    """Rings people up, and remembers whom."""
+
+    def __init__(self) -> None:
+        self.dialled: list[tuple[str, str, float]] = []
+        self.answers = asyncio.Event()
+        self.over = asyncio.Event()
+
+    async def __call__(self, dial: str, *, agent: Agent, caller_id: str, timeout_s: float, unique_id: str) -> Dialled:
+        self.dialled.append((dial, caller_id, timeout_s))
+        try:
+            await self.answers.wait()
+            return Dialled(unique_id, "busy", "USER_BUSY")
+        finally:
+            self.over.set()
+
+
+@pytest.fixture
+async def placing(here: Here) -> AsyncIterator[Dialler]:
+    dialler = Dialler()
+    here.exchange.numbers = NumberPolicy(("+4930*",), "sofia/gateway/trunk/{number}")
+    placing = here.api._placing = Placing(here.exchange, dialler)
+    yield dialler
+    await placing.aclose()
+
+
+CALLS = f"/2010-04-01/Accounts/{SID}/Calls.json"
+ORDER = "To=%2B49301&From=%2B49302&Twiml=%3CResponse%2F%3E&Timeout=20"
+
+
+async def test_a_call_is_placed_rings_and_is_gone_when_nobody_takes_it(here: Here, placing: Dialler) -> None:
+    status, call = await here.ask("POST", CALLS, ORDER)
+    assert (status, call["status"], call["direction"], call["to"]) == (201, "queued", "outbound-api", "+49301")
+    path = f"/2010-04-01/Accounts/{SID}/Calls/{call['sid']}.json"
+    assert (await here.ask(path=path))[1]["status"] == "ringing"
+    assert (await here.ask("POST", path, "Twiml=%3CResponse%2F%3E"))[0] == 400
+    assert placing.dialled == [("sofia/gateway/trunk/+49301", "+49302", 20.0)]
+    placing.answers.set()
+    await placing.over.wait()
+    await asyncio.sleep(0)
+    assert (await here.ask(path=path))[0] == 404
+
+
+async def test_a_call_that_rings_can_be_ended(here: Here, placing: Dialler) -> None:
+    _, call = await here.ask("POST", CALLS, ORDER)
+    assert (await here.ask("POST", f"/2010-04-01/Accounts/{SID}/Calls/{call['sid']}.json", "Status=completed"))[
+        0
+    ] == 200
+    await placing.over.wait()
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ORDER.replace("To=%2B49301", "To=%2B33"),
+        ORDER.replace("To=%2B49301", "To=user%2F1"),
+        ORDER.replace("From=%2B49302", "From=%2B49%2C302"),
+        ORDER.replace("From=%2B49302", "From="),
+        ORDER.replace("Twiml", "Tweet"),
+        ORDER.replace("Timeout=20", "Timeout=soon"),
+    ],
+)
+async def test_a_call_that_can_not_be_placed_is_refused(here: Here, placing: Dialler, order: str) -> None:
+    status, error = await here.ask("POST", CALLS, order)
+    assert (status, error["code"]) == (400, 21216)
+    assert placing.dialled == []
+    assert len(here.exchange) == 1
+
+
+async def test_more_ringing_calls_than_there_may_be_are_refused(
+    here: Here, placing: Dialler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dueto.agents.media_streams.placing.MAX_RINGING", 1)
+    assert [(await here.ask("POST", CALLS, ORDER))[0] for _ in range(2)] == [201, 400]
+
+
+async def test_without_the_switchs_own_socket_no_call_is_placed(here: Here) -> None:
+    status, error = await here.ask("POST", CALLS, ORDER)
+    assert (status, "[switch]" in error["message"]) == (400, True)
 
 
 @pytest.mark.parametrize(

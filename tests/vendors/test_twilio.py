@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.agents.fakes.media_streams_bot import bot
-from tests.agents.test_media_streams import SECRET, SID, TOKEN, connected, heard_ms, house, stays, switch_for
+from tests.agents.fakes.media_streams_bot import Talk, bot
+from tests.agents.test_media_streams import SECRET, SID, TOKEN, connected, heard_ms, house, sound, stays, switch_for
 
 from dueto.agents.media_streams import Account, call_sid, twiml
 from dueto.agents.media_streams.twiml import read_twiml
 from dueto.app.gateway import Gateway
 from dueto.app.settings import load_settings
-from dueto.sim import Caller, Line, tone
+from dueto.sim import Access, Caller, Endpoint, Line, Switch, tone
 
 twilio_rest = pytest.importorskip("twilio.rest", reason="the vendors group is not installed: ./test does")
 validator = pytest.importorskip("twilio.request_validator")
@@ -50,6 +50,35 @@ async def test_the_library_looks_at_a_call_redirects_and_ends_it() -> None:
         calls = client(here.gateway.twilio_port).calls(call_sid(call.unique_id))
         assert (await asyncio.to_thread(calls.update, status="completed")).status == "completed"
         await call.done()
+
+
+async def test_the_library_places_a_call_that_a_bot_talks_on() -> None:
+    looked_at = asyncio.Event()
+
+    async def talks(talk: Talk) -> None:
+        talk.say(sound(0.4))
+        await looked_at.wait()
+        talk.close()
+
+    endpoints = {"user/+49301": Endpoint(answer_after_s=0.1)}
+    async with bot(talks) as there, Switch("", "", endpoints=endpoints, event_tick_s=0) as switch:
+        port = await switch.listen_inbound(access=Access("not ClueCon"))
+        link = {"address": f"127.0.0.1:{port}", "password": "not ClueCon"}
+        policy = {"allow": ["+4930*"], "dial": "user/{number}"}
+        async with house({"url": "ws://127.0.0.1:1/none"}, switch=link, twilio=policy) as here:
+            await here.noted.until("switch_up")
+            calls = client(here.gateway.twilio_port).calls
+            twiml = f'<Response><Connect><Stream url="{there.url}"/></Connect></Response>'
+            placed = await asyncio.to_thread(calls.create, to="+49301", from_="+49302", twiml=twiml, timeout=20)
+            assert (placed.status, placed.direction) == ("queued", "outbound-api")
+            talk = await there.talk()
+            await talk.until(lambda: bool(talk.audio))
+            assert talk.start["callSid"] == placed.sid
+            found = await asyncio.to_thread(calls(placed.sid).fetch)
+            assert (found.to, found._from, found.status) == ("+49301", "+49302", "in-progress")
+            looked_at.set()
+            await talk.until(lambda: talk.closed is not None)
+            await here.noted.until("call_ended")
 
 
 async def test_the_library_understands_our_refusals() -> None:

@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from dueto.agents.media_streams import Account, Exchange, NumberPolicy
+from dueto.agents.media_streams.placing import Placing
 from dueto.agents.messages import KeepMessage, MessageFile
 from dueto.agents.profiles import LoadedAgent
 from dueto.app.addresses import parse_address
@@ -113,6 +114,7 @@ class Gateway:
             self.link.on_up(self.desk.switch_up)
         self._status: StatusServer | None = None
         self._twilio: TwilioApi | None = None
+        self._placing = Placing(self.exchange, self.dial)
         self._closed = asyncio.Event()
 
     async def start(self) -> None:
@@ -138,7 +140,10 @@ class Gateway:
         if settings.twilio.listen_address is not None:
             note = self.desk.house.journal
             self._twilio = TwilioApi(
-                settings.twilio.listen_address, self.exchange, lambda event, fields: note("", event, fields)
+                settings.twilio.listen_address,
+                self.exchange,
+                lambda event, fields: note("", event, fields),
+                self._placing if self.link is not None else None,
             )
             await self._twilio.start()
             self.twilio_port = self._twilio.address.port
@@ -157,12 +162,14 @@ class Gateway:
         timeout_s: float = 60.0,
         detect_s: float = 0.0,
         variables: Mapping[str, str] | None = None,
+        unique_id: str = "",
     ) -> Dialled:
         """Place a call: `dial("sofia/gateway/trunk/5511999990000", agent=...)`; answered, it is an ordinary `Call`.
 
         Returns once the agent (the gateway's own by default) talks to whoever answered, or once it is known why nobody
         did: `busy`, `no_answer`, `rejected`, `unreachable`, ... With `detect_s` up to so many seconds are listened to
-        before the agent begins, and `answered_by` tells person from machine. Cancelling ends the call.
+        before the agent begins, and `answered_by` tells person from machine. `unique_id`: the channel's, a UUID that
+        is new; one is made otherwise. Cancelling ends the call.
         Raises: NotCapable: what the configuration lacks. LegClosed: the switch's event socket is down.
         LocalProtocolError: `dial`, or a variable, holds what no dial string may.
         """
@@ -176,7 +183,7 @@ class Gateway:
             return await link.job(command, argument, timeout_s=job_timeout_s)
 
         given = {"origination_caller_id_number": caller_id, "origination_caller_id_name": caller_name}
-        unique_id = mint()
+        unique_id = unique_id or mint()
         house.journal(unique_id, "dialling", {"timeout_s": timeout_s})
         name = house.agent_name if agent is None else getattr(agent, "__name__", type(agent).__name__)
         dialled = await place(
@@ -244,6 +251,7 @@ class Gateway:
             await self._status.aclose()
         if self._twilio is not None:
             await self._twilio.aclose()
+        await self._placing.aclose()
         if self.desk.house.recorder is not None:
             await self.desk.house.recorder.aclose()
         await self.agent.aclose()

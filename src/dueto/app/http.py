@@ -23,6 +23,7 @@ MAX_CONNECTIONS = 32
 TEXT = "text/plain; charset=utf-8"
 _REASONS = {
     200: "OK",
+    201: "Created",
     400: "Bad Request",
     401: "Unauthorized",
     404: "Not Found",

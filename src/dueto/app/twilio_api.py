@@ -1,7 +1,7 @@
-"""The two calls of Twilio's REST API that a bot makes about a call it has: what it is, and what is to become of it.
+"""What bots ask for over Twilio's REST API: what a call is, what is to become of it, and a new one.
 
-`GET` and `POST /2010-04-01/Accounts/{AccountSid}/Calls/{CallSid}.json`, with the account's credentials. Source of
-paths, parameters and codes: Twilio's pages "Call resource" and "Error and warning dictionary".
+`GET` and `POST /2010-04-01/Accounts/{AccountSid}/Calls/{CallSid}.json`, `POST .../Calls.json`; with the account's
+credentials. Source of paths, parameters and codes: Twilio's pages "Call resource" and "Error and warning dictionary".
 """
 
 import base64
@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl
 
 from dueto.agents.media_streams import Exchange
 from dueto.agents.media_streams.account import API_VERSION, LiveCall
-from dueto.agents.media_streams.twiml import MAX_TWIML_BYTES, MAX_URL_CHARS, Redirect, read_twiml
+from dueto.agents.media_streams.placing import Placing
+from dueto.agents.media_streams.twiml import MAX_TWIML_BYTES, MAX_URL_CHARS, Redirect, Verb, read_twiml
 from dueto.app.addresses import Address
 from dueto.app.http import Answer, HttpServer, Request
 from dueto.errors import LocalProtocolError, RemoteProtocolError
@@ -23,15 +24,24 @@ from dueto.errors import LocalProtocolError, RemoteProtocolError
 MAX_BODY_BYTES = 3 * MAX_TWIML_BYTES
 "TwiML in a form can take three bytes for one."
 MAX_FIELDS = 50
+MAX_RING_S = 600
+_CALLS = re.compile(rf"/{API_VERSION}/Accounts/(AC[0-9a-f]{{32}})/Calls\.json")
 _PATH = re.compile(rf"/{API_VERSION}/Accounts/(AC[0-9a-f]{{32}})/Calls/(CA[0-9a-f]{{32}})\.json")
 
 
 class TwilioApi:
     """Listens for what bots want done with their calls."""
 
-    def __init__(self, listen: Address, exchange: Exchange, note: Callable[[str, Mapping[str, object]], None]) -> None:
-        """`note` is told of every request, for the journal."""
+    def __init__(
+        self,
+        listen: Address,
+        exchange: Exchange,
+        note: Callable[[str, Mapping[str, object]], None],
+        placing: Placing | None = None,
+    ) -> None:
+        """`note` is told of every request, for the journal; without `placing` no calls are placed."""
         self._exchange = exchange
+        self._placing = placing
         self._note = note
         self._server = HttpServer(
             listen,
@@ -63,8 +73,14 @@ class TwilioApi:
     async def _answer(self, request: Request) -> Answer:
         if not self._admits(request):
             return _error(401, 20003, "Authenticate", {"WWW-Authenticate": 'Basic realm="dueto"'})
+        ours = self._exchange.account.sid
+        if (new := _CALLS.fullmatch(request.path)) and new[1] == ours and request.method == "POST":
+            try:
+                return _placed(self._placing, _form(request.body))
+            except (LocalProtocolError, RemoteProtocolError) as error:
+                return _error(400, 21216, str(error))
         found = _PATH.fullmatch(request.path)
-        call = self._exchange.find(found[2]) if found and found[1] == self._exchange.account.sid else None
+        call = self._exchange.find(found[2]) if found and found[1] == ours else None
         if found is None or call is None:
             return _error(404, 20404, "The requested resource was not found")
         if request.method == "GET":
@@ -95,26 +111,43 @@ def _update(call: LiveCall, form: Mapping[str, str]) -> Answer:
     if form.get("Status") in ("completed", "canceled"):
         call.end()
         return _resource(call, status="completed")
-    if "Status" in form or ("Twiml" in form) == ("Url" in form):
+    if "Status" in form:
+        raise RemoteProtocolError("Status: expected completed")
+    call.redirect(_program(form))
+    return _resource(call)
+
+
+def _placed(placing: Placing | None, form: Mapping[str, str]) -> Answer:
+    """Place a call. Raises: as `_update`."""
+    if placing is None:
+        raise LocalProtocolError("placing a call needs the switch's own event socket: [switch] address and password")
+    timeout = form.get("Timeout", "60")
+    if not (timeout.isascii() and timeout.isdigit()):
+        raise RemoteProtocolError("Timeout: expected whole seconds")
+    ring_s = min(max(int(timeout[:4]), 1), MAX_RING_S)
+    ringing = placing.place(form.get("To", ""), form.get("From", ""), _program(form), float(ring_s))
+    return _resource(ringing, status="queued", http=201)
+
+
+def _program(form: Mapping[str, str]) -> tuple[Verb, ...]:
+    if ("Twiml" in form) == ("Url" in form):
         raise RemoteProtocolError("expected Status=completed, or one of Twiml and Url")
     if form.get("Method", "POST").upper() != "POST":
         raise RemoteProtocolError("Method: only POST is known here")
     if "Twiml" in form:
-        call.redirect(read_twiml(form["Twiml"]))
-    else:
-        url = form["Url"]
-        if not re.fullmatch(r"https?://[!-~]+", url) or len(url) > MAX_URL_CHARS:
-            raise RemoteProtocolError("Url: expected https://...")
-        call.redirect((Redirect(url),))
-    return _resource(call)
+        return read_twiml(form["Twiml"])
+    url = form["Url"]
+    if not re.fullmatch(r"https?://[!-~]+", url) or len(url) > MAX_URL_CHARS:
+        raise RemoteProtocolError("Url: expected https://...")
+    return (Redirect(url),)
 
 
-def _resource(call: LiveCall, status: str = "") -> Answer:
+def _resource(call: LiveCall, status: str = "", http: int = 200) -> Answer:
     """What Twilio tells of a call, as far as there is something to tell."""
     form = call.form()
     uri = f"/{API_VERSION}/Accounts/{form['AccountSid']}/Calls/{form['CallSid']}.json"
     return _json(
-        200,
+        http,
         {
             "sid": form["CallSid"],
             "account_sid": form["AccountSid"],

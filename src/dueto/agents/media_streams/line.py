@@ -27,12 +27,22 @@ _DIALLED: Mapping[Outcome, str] = {
 class BotLine:
     """One call, from the first verb to the last. The REST side knows it by its `CallSid`."""
 
-    def __init__(self, call: Call, exchange: Exchange, webhooks: Webhooks, *, connect_s: float) -> None:
+    def __init__(
+        self,
+        call: Call,
+        exchange: Exchange,
+        webhooks: Webhooks,
+        *,
+        connect_s: float,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
+        """`facts`: what `form` says otherwise of a call that a bot has placed."""
         self.sid = call_sid(call.unique_id)
         self._call = call
         self._exchange = exchange
         self._webhooks = webhooks
         self._connect_s = connect_s
+        self._facts = dict(facts or {})
         self._stream: BotStream | None = None
         self._held = False
         self._wanted: asyncio.Future[tuple[Verb, ...]] | None = None
@@ -79,6 +89,7 @@ class BotLine:
             "Direction": "inbound",
             "From": call.caller_number,
             "To": call.destination_number,
+            **self._facts,
         }
 
     def end(self) -> None:
