@@ -102,7 +102,6 @@ async def test_an_attended_transfer_ends_with_the_two_together() -> None:
         result: TransferResult = await agent.result()
         assert result.ok
         assert "conference" in here.gateway.names()
-        here.placed.append(result.b_leg)
 
 
 async def test_a_hangup_leaves_no_port_behind(listening: Listening) -> None:
