@@ -1,16 +1,20 @@
 """`[[route]]` and `[tenants.NAME]`: who gets which call, whom its caller can reach, and how many at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.app.test_gateway import settings as gateway_settings
+from tests.app.test_gateway import switch_for
 from tests.call.test_transfers import virtually
 from tests.support.virtual import Virtual, virtual_desk
 
 from dueto.agents.routing import pattern
+from dueto.app.gateway import Gateway
+from dueto.app.sections import RouteSettings
 from dueto.app.settings import Settings, check_for_serving, load_settings
 from dueto.app.staff import Equipment, Staff
 from dueto.call import Call, CallRules
@@ -223,6 +227,28 @@ async def test_an_agents_limit_is_for_all_its_routes(tmp_path: Path) -> None:
         await two.over()
         assert two.channel.variables["dueto_result"] == "full"
         assert len(SEEN["night"]) == 1
+
+
+async def test_the_gateway_routes_calls_on_real_sockets() -> None:
+    routes = [{"dialled": "20??", "agent": f"{HERE}:german"}, {"secretary": "night", "agent": f"{HERE}:night"}]
+    noted: list[tuple[str, dict[str, object]]] = []
+
+    def journal(unique_id: str, event: str, fields: Mapping[str, object]) -> None:
+        noted.append((event, dict(fields)))
+
+    async def script(line: Line) -> None:
+        await line.wait(0.2)
+
+    given = gateway_settings(agent={"use": f"{HERE}:front"})
+    given = given.model_copy(update={"route": tuple(RouteSettings.model_validate(route) for route in routes)})
+    async with Gateway(given, journal=journal) as gateway, switch_for(gateway) as switch:
+        for caller in (Caller(script=script, destination="2001"), Caller(script=script, secretary="night")):
+            await (await switch.place(caller)).over()
+        await (await switch.place(Caller(script=script))).over()
+    assert [fields["route"] for event, fields in noted if event == "routed"] == [1, 2, 0]
+    names = [fields["name"] for event, fields in noted if event == "agent_started"]
+    assert names == [f"{HERE}:{name}" for name in ("german", "night", "front")]
+    assert sorted(SEEN) == ["front", "german", "night"]
 
 
 @pytest.mark.parametrize(
