@@ -13,7 +13,7 @@ from tests.agents.test_provider import OneTool, Scene
 from tests.agents.test_provider import scene as short_scene
 from tests.call.test_transfers import loudness
 
-from dueto.agents.fillers import Sound, Welcome, read_sound, thinking_tone
+from dueto.agents.fillers import LearntWelcome, Sound, Welcome, read_sound, thinking_tone
 from dueto.agents.ports import CallerBegan, CallerStopped, ToolAsked, Transcribed
 from dueto.agents.ports import Line as Said
 from dueto.agents.profiles import Surroundings, VoiceProfile
@@ -126,6 +126,36 @@ def test_a_greeting_can_be_a_recording_and_be_interrupted() -> None:
     assert [entry for entry in seen.told if entry[0] == "truncate"] == [], "the model did not say it"
     protected = scene(script, manners=Manners(welcome=recording, protects_greeting=True))
     assert len(sounds(protected, MUSIC_HZ)) == pytest.approx(20, abs=1)
+
+
+def test_a_greeting_is_learnt_from_the_model_and_heard_at_once_ever_after() -> None:
+    def model(words: str, *, cut: bool = False) -> Any:
+        async def script(model: ScriptedProvider) -> None:
+            if model.opening is not None and model.opening.greets:
+                await model.says("hello", 1000)
+                model.tell(Transcribed(Said("agent", words), "hello"))
+                if cut:
+                    await asyncio.sleep(0.3)
+                    model.tell(CallerBegan())
+            await asyncio.sleep(2)
+            model.end()
+
+        return script
+
+    welcome = LearntWelcome("Acme, good day! How can I help you?")
+    manners = Manners(welcome=welcome)
+    for words, cut in (("Something else altogether", False), ("Acme, good day! How can I help you?", True)):
+        scene(model(words, cut=cut), manners=manners)
+        assert not welcome.known, "neither other words, nor half of them"
+    first = scene(model("Acme, good day. How can I help you"), manners=manners, provider={"connect_s": 2.0})
+    assert welcome.known
+    assert min(sounds(first, MODEL_HZ)) >= 2.0
+    later = scene(model(""), manners=manners, provider={"connect_s": 2.0})
+    assert min(sounds(later, MODEL_HZ)) < 0.3
+    assert len(sounds(later, MODEL_HZ)) == pytest.approx(10, abs=1)
+    assert later.provider.opening is not None
+    assert later.provider.opening.greets is False
+    assert later.transcript == [Said("agent", welcome.text)]
 
 
 def test_who_takes_a_call_over_does_not_greet() -> None:
@@ -432,6 +462,7 @@ def test_the_keys_of_a_section_become_the_manners_of_its_agent(tmp_path: Path) -
     assert manners().welcome is None
     assert manners(greeting="Hi.").welcome is None, "the model says it"
     assert manners(greeting="Hi.", greeting_by="mouth").welcome == Welcome("Hi.")
+    assert isinstance(manners(greeting="Hi.", greeting_by="cache").welcome, LearntWelcome)
     recorded = manners(greeting="Hi.", greeting_file=wav(tmp_path / "hi.wav")).welcome
     assert recorded is not None
     assert recorded.sound is not None

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import difflib
+import re
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,10 +31,14 @@ class Sound:
 
     pcm: bytes
     rate_hz: int
+    _made: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def at(self, rate_hz: int) -> bytes:
-        """Return it at another rate."""
-        return resample_all(self.pcm, self.rate_hz, rate_hz)
+        """Return it at another rate; made once for each."""
+        made = self._made.get(rate_hz)
+        if made is None:
+            made = self._made[rate_hz] = resample_all(self.pcm, self.rate_hz, rate_hz)
+        return made
 
 
 def read_sound(path: str, key: str) -> Sound:
@@ -73,6 +79,35 @@ class Welcome:
         if self.sound is not None:
             return self.sound.at(call.rate_hz)
         return await spoken(call, self.text)
+
+
+class LearntWelcome:
+    """A first sentence that the model says to its first caller; the later ones hear that at once, in the same voice."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._sound: Sound | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether there is nothing more to learn."""
+        return self._sound is not None
+
+    async def pcm(self, call: "Call") -> bytes | None:
+        """Return it at the call's rate; None: it is not known yet, and the model says it."""
+        return None if self._sound is None else self._sound.at(call.rate_hz)
+
+    def learn(self, words: str, pcm: bytes, rate_hz: int) -> bool:
+        """Keep what the model said, if these are the words that it was to say."""
+        if not self.known and 0 < len(pcm) <= LONGEST_WAV_BYTES and _alike(words, self.text):
+            self._sound = Sound(pcm, rate_hz)
+        return self.known
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two texts have the same words, but for one in ten."""
+    these, those = (re.findall(r"\w+", text.lower()) for text in (one, other))
+    return difflib.SequenceMatcher(None, these, those).ratio() >= 0.9
 
 
 async def spoken(call: "Call", text: str) -> bytes | None:

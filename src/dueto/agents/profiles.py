@@ -72,8 +72,8 @@ class VoiceProfile(Profile):
     "What the model is, and how it is to behave."
     greeting: str = ""
     "The first sentence; empty: the model finds one."
-    greeting_by: Literal["model", "mouth"] = "model"
-    "Who says it: the model, once it is there, or the gateway's own mouth at once."
+    greeting_by: Literal["model", "cache", "mouth"] = "model"
+    "Who says it: the model, once it is there; its recording from an earlier call, or our own mouth, at once."
     greeting_file: str = ""
     "A WAV in which it is said already: heard at once."
     tools: tuple[str, ...] = ("transfer_call", "end_call")

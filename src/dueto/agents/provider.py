@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from dueto.agents.errands import Errands
-from dueto.agents.fillers import Filler, Sound, Welcome
+from dueto.agents.fillers import Filler, LearntWelcome, Sound, Welcome
 from dueto.agents.keypad import Keypad
 from dueto.agents.ports import (
     CallerBegan,
@@ -68,8 +68,8 @@ class Manners:
     "Whether the first utterance is heard to its end, whatever the caller does."
     digits_s: float = 1.0
     "Keys that follow each other within this are one input for the model; `#` ends it at once."
-    welcome: Welcome | None = None
-    "What is heard while the provider connects; None: the model speaks first."
+    welcome: Welcome | LearntWelcome | None = None
+    "What is heard while the provider connects; None, or not learnt yet: the model speaks first."
     greets: bool = False
     "Whether the model is sure to speak first, where nobody has greeted: silence then is a failure."
     patience: Patience = NO_PATIENCE
@@ -118,7 +118,7 @@ class _Conversation:
         self._keypad = Keypad(manners.digits_s, began=self._key_pressed, typed=self._typed)
         self._barge_timer: asyncio.TimerHandle | None = None
         self._fell_silent_at: float | None = None
-        self._spoke = False
+        self._spoke = self._greeted_by_model = False
         self._usage: dict[str, int] = {}
         self._dropped_ms = 0
         self._watch = Watch(
@@ -183,6 +183,7 @@ class _Conversation:
             facts=_facts(call),
             greets=not again and all(line.who == "caller" for line in said_so_far),
         )
+        self._greeted_by_model = opening.greets
         try:
             provider = await self._connect(opening)
             try:
@@ -296,7 +297,7 @@ class _Conversation:
         for old in [one for one in self._items.values() if one.over][:-MOST_ITEMS]:
             del self._items[old.item_id]
         interruptible = self._spoke or not self._manners.protects_greeting
-        self._spoke = True
+        first, self._spoke = not self._spoke, True
         try:
             utterance = self._call.utterance(rate_hz=provider.speaks_hz, interruptible=interruptible)
         except (NotCapable, CallEnded):  # he talks to somebody else, or is gone
@@ -304,6 +305,8 @@ class _Conversation:
         item = self._items[item_id] = Spoken(item_id, utterance, provider.speaks_hz, interruptible=interruptible)
         item.came_at = self._call.clock()
         item.answers_at, self._fell_silent_at = self._fell_silent_at, None
+        if first and self._greeted_by_model and isinstance(self._manners.welcome, LearntWelcome):
+            item.tape = bytearray()
         if utterance is None:
             provider.truncate(item_id, 0)
         else:
@@ -320,6 +323,9 @@ class _Conversation:
             self._note_turn(item)
             if item.text:
                 self._record(item)
+        welcome = self._manners.welcome
+        if provider is not None and item.tape and item.fate == "heard" and isinstance(welcome, LearntWelcome):
+            welcome.learn(item.text, bytes(item.tape), provider.speaks_hz)
         if provider is not None and not item.cut_by_provider and (item.fate != "heard" or item.full):
             provider.truncate(item.item_id, item.heard_ms)
 

@@ -26,6 +26,8 @@ class Spoken:
         self.cut_by_provider = False
         self.full = False
         "The caller is so far behind that no more of it was taken."
+        self.tape: bytearray | None = None
+        "What was said, where somebody wants to keep it."
         self._utterance = utterance
         self._bytes_per_s = 2 * rate_hz
         self._bytes = 0
@@ -59,6 +61,8 @@ class Spoken:
             self._utterance.finish()
         else:
             self._bytes += len(pcm)
+            if self.tape is not None:
+                self.tape += pcm
 
     def finish(self) -> None:
         """Nothing more of it comes."""

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from dueto.agents.fillers import TONE, Sound, Welcome, read_sound, thinking_tone
+from dueto.agents.fillers import TONE, LearntWelcome, Sound, Welcome, read_sound, thinking_tone
 from dueto.agents.own_tools import load_tools
 from dueto.agents.ports import Connect
 from dueto.agents.profiles import LoadedAgent, Surroundings, VoiceProfile
@@ -31,11 +31,13 @@ def voice_agent(connect: Connect, profile: VoiceProfile, around: Surroundings) -
     return LoadedAgent(around.name, ProviderAgent(connect, tools=box, manners=manners), aclose=box.aclose)
 
 
-def _welcome(profile: VoiceProfile, name: str) -> Welcome | None:
+def _welcome(profile: VoiceProfile, name: str) -> Welcome | LearntWelcome | None:
     if profile.greeting_file and not profile.greeting:
         raise SettingsError(f"[agents.{name}] greeting: missing; the model has to know what is said in greeting_file")
     if profile.greeting_file:
         return Welcome(profile.greeting, read_sound(profile.greeting_file, f"[agents.{name}] greeting_file"))
+    if profile.greeting and profile.greeting_by == "cache":
+        return LearntWelcome(profile.greeting)
     return Welcome(profile.greeting) if profile.greeting and profile.greeting_by == "mouth" else None
 
 
