@@ -1,6 +1,6 @@
 """What a voice provider's adapter costs, and how evenly its voice reaches the caller when a hundred calls talk at once.
 
-    python -m bench.providers [--calls 100] [--seconds 10] [--rate 8000]
+    python -m bench.providers [--provider openai|gemini|elevenlabs] [--calls 100] [--seconds 10] [--rate 8000]
 
 First each adapter alone: microseconds per 20 ms frame up and per 100 ms delta down, without sockets. Then a gateway in
 a process of its own on one core; a provider behind TLS and the callers on another. Every call is media only, sends 50
@@ -10,7 +10,6 @@ heard. Measured at the caller: the gaps between frames, once everybody talks. Th
 
 import argparse
 import asyncio
-import base64
 import itertools
 import json
 import os
@@ -23,9 +22,18 @@ from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ClassVar
 
 import trustme
+from bench._paced import (
+    DELTA_MS,
+    Paced,
+    PacedElevenLabs,
+    PacedGemini,
+    PacedOpenAI,
+    elevenlabs_delta,
+    gemini_delta,
+    openai_delta,
+)
 from picows import (
     WSFrame,
     WSListener,
@@ -36,23 +44,22 @@ from picows import (
     ws_create_server,
 )
 
+from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile, elevenlabs
+from dueto.agents.gemini_live import GeminiLive, GeminiProfile, gemini_live
 from dueto.agents.openai_realtime import OpenAIRealtime, openai_realtime
 from dueto.agents.openai_session import OpenAIOptions, OpenAISession
-from dueto.agents.ports import Opening
+from dueto.agents.ports import Connect, Opening
 from dueto.agents.provider import ProviderAgent
 from dueto.app.gateway import Gateway
 from dueto.app.logs import configure_logs
 from dueto.app.serve import new_event_loop
 from dueto.app.settings import Settings
-from dueto.audio import ulaw_encode
 from dueto.call import Agent
 from dueto.sim import tone
 
 GATEWAY_CORE, OTHERS_CORE = 0, 1
 MOST_GAP_MS = 25.0
 FRAME_S = 0.02
-DELTA_MS = 100
-AHEAD_MS = 1000
 WARM_S = 2.0
 TIMES = 20_000
 
@@ -89,7 +96,7 @@ def openai_alone(rate_hz: int) -> Iterator[tuple[str, float]]:
     provider._session = session
     frame = tone(provider.hears_hz, FRAME_S, 300.0)
     yield f"openai, {rate_hz} Hz: frame up", per_call_us(lambda: provider.hear(frame))
-    message = _delta("item", provider.speaks_hz)
+    message = json.dumps(openai_delta("item", provider.speaks_hz)).encode()
     events = provider._told._events
 
     def down() -> None:
@@ -99,86 +106,65 @@ def openai_alone(rate_hz: int) -> Iterator[tuple[str, float]]:
     yield f"openai, {rate_hz} Hz: 100 ms delta down", per_call_us(down, TIMES // 4)
 
 
+def gemini_alone() -> Iterator[tuple[str, float]]:
+    """The Gemini adapter: the same at every rate of the call."""
+    provider = GeminiLive(GeminiProfile(use="gemini"), "k", Opening(8000))
+    session = provider._session
+    session._link = Nowhere()  # type: ignore[assignment]
+    frame = tone(provider.hears_hz, FRAME_S, 300.0)
+    yield "gemini: frame up", per_call_us(lambda: provider.hear(frame))
+    message = json.dumps(gemini_delta()).encode()
+    events = provider._told._events
+
+    def down() -> None:
+        session._received(message)
+        events.clear()
+
+    yield "gemini: 100 ms delta down", per_call_us(down, TIMES // 4)
+
+
+def elevenlabs_alone(audio_format: str) -> Iterator[tuple[str, float]]:
+    """The ElevenLabs adapter, for an agent of that format."""
+    provider = ElevenLabs(ElevenLabsProfile(use="elevenlabs", agent_id="a"), "", Opening(8000))
+    provider._link = Nowhere()  # type: ignore[assignment]
+    kind = "conversation_initiation_metadata"
+    metadata = {"agent_output_audio_format": audio_format, "user_input_audio_format": audio_format}
+    provider._received(json.dumps({"type": kind, f"{kind}_event": {"conversation_id": "c", **metadata}}).encode())
+    frame = tone(provider.hears_hz, FRAME_S, 300.0)
+    yield f"elevenlabs, {audio_format}: frame up", per_call_us(lambda: provider.hear(frame))
+    message = json.dumps(elevenlabs_delta(audio_format)).encode()
+    events = provider._told._events
+
+    def down() -> None:
+        provider._received(message)
+        events.clear()
+
+    yield f"elevenlabs, {audio_format}: 100 ms delta down", per_call_us(down, TIMES // 4)
+
+
 async def alone() -> None:
     """Print what each adapter costs."""
-    for rate_hz in (8000, 16000):
-        for what, us in openai_alone(rate_hz):
+    adapters = [openai_alone(8000), openai_alone(16000), gemini_alone()]
+    adapters += [elevenlabs_alone("ulaw_8000"), elevenlabs_alone("pcm_16000")]
+    for adapter in adapters:
+        for what, us in adapter:
             print(f"{what:<44}{us:>8.2f} us")
 
 
 # -- the provider, in the parent's process or one of its own
 
 
-def _delta(item_id: str, rate_hz: int) -> bytes:
-    pcm = tone(rate_hz, DELTA_MS / 1000, 440.0)
-    delta = base64.b64encode(ulaw_encode(pcm) if rate_hz == 8000 else pcm).decode()
-    return json.dumps(
-        {
-            "type": "response.output_audio.delta",
-            "event_id": "event_1",
-            "response_id": "resp_1",
-            "item_id": item_id,
-            "output_index": 0,
-            "content_index": 0,
-            "delta": delta,
-        }
-    ).encode()
+PACED: dict[str, type[Paced]] = {"openai": PacedOpenAI, "gemini": PacedGemini, "elevenlabs": PacedElevenLabs}
 
 
-class PacedOpenAI(WSListener):
-    """Talks without a pause as soon as its session is set up; what it hears it only counts."""
-
-    talking: ClassVar["set[PacedOpenAI]"] = set()
-    heard: ClassVar[int] = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._transport: WSTransport | None = None
-        self._delta = b""
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self._transport = transport
-        self._tell({"type": "session.created", "event_id": "e", "session": {"type": "realtime"}})
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
-        elif frame.get_payload_as_memoryview()[9:14].tobytes() == b"input":
-            PacedOpenAI.heard += 1
-        else:
-            event = json.loads(frame.get_payload_as_bytes())
-            if event["type"] == "session.update":
-                pcmu = event["session"]["audio"]["output"]["format"]["type"] == "audio/pcmu"
-                self._delta = _delta("item_1", 8000 if pcmu else 24000)
-                self._tell({"type": "session.updated", "event_id": "e", "session": event["session"]})
-            elif event["type"] == "response.create":
-                self._tell({"type": "response.created", "event_id": "e", "response": {"id": "resp_1"}})
-                for _ in range(AHEAD_MS // DELTA_MS):
-                    transport.send(WSMsgType.TEXT, self._delta)
-                self.talking.add(self)
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._transport = None
-        self.talking.discard(self)
-
-    def say_more(self) -> None:
-        if self._transport is not None:
-            self._transport.send(WSMsgType.TEXT, self._delta)
-
-    def _tell(self, event: dict[str, Any]) -> None:
-        assert self._transport is not None
-        self._transport.send(WSMsgType.TEXT, json.dumps(event).encode())
-
-
-async def _provide(line: Connection, certificate: str) -> None:
+async def _provide(line: Connection, certificate: str, paced: type[Paced]) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    server = await ws_create_server(lambda request: _paced(request), "127.0.0.1", 0, ssl=context, backlog=512)
+    server = await ws_create_server(lambda request: _listener(request, paced), "127.0.0.1", 0, ssl=context, backlog=512)
     line.send(server.sockets[0].getsockname()[1])
     began, deltas = time.monotonic(), 0
     while not line.poll():
-        for number, one in enumerate(tuple(PacedOpenAI.talking)):  # not all in one turn, as they would not come
+        for number, one in enumerate(tuple(Paced.talking)):  # not all in one turn, as they would not come
             one.say_more()
             if number % 10 == 9:
                 await asyncio.sleep(0)
@@ -187,8 +173,8 @@ async def _provide(line: Connection, certificate: str) -> None:
     server.close()
 
 
-def _paced(request: WSUpgradeRequest) -> WSListener:
-    return PacedOpenAI()
+def _listener(request: WSUpgradeRequest, paced: type[Paced]) -> WSListener:
+    return paced()
 
 
 # -- the gateway
@@ -209,19 +195,29 @@ async def serve(line: Connection, agent: Agent) -> None:
             await asyncio.sleep(0.05)
 
 
-def _gateway_process(line: Connection, provider_port: int, authority: str) -> None:
+def _connect(provider: str, port: int, trust: ssl.SSLContext) -> Connect:
+    base_url = f"https://localhost:{port}"
+    if provider == "gemini":
+        return gemini_live(api_key="k", base_url=base_url, ssl=trust)
+    if provider == "elevenlabs":
+        return elevenlabs(agent_id="a", base_url=base_url, ssl=trust)
+    return openai_realtime(url=f"{base_url}/v1", api_key="k", ssl=trust)
+
+
+def _gateway_process(line: Connection, provider: str, port: int, authority: str) -> None:
     pin(GATEWAY_CORE)
     trust = ssl.create_default_context(cafile=authority)
-    connect = openai_realtime(url=f"https://localhost:{provider_port}/v1", api_key="k", ssl=trust)
+    connect = _connect(provider, port, trust)
     with open(os.devnull, "w") as nobody, asyncio.Runner(loop_factory=new_event_loop) as runner:
         configure_logs("json", nobody)  # made as in service, and not written down
         runner.run(serve(line, ProviderAgent(connect)))
 
 
-def _provider_process(line: Connection, certificate: str) -> None:
+def _provider_process(line: Connection, certificate: str, provider: str, rate_hz: int) -> None:
     pin(OTHERS_CORE)
+    PacedElevenLabs.format = "ulaw_8000" if rate_hz == 8000 else "pcm_16000"
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_provide(line, certificate))
+        runner.run(_provide(line, certificate, PACED[provider]))
 
 
 def pin(core: int) -> None:
@@ -301,7 +297,7 @@ def _cpu_s(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)  # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED)
 
 
-def bridged(calls: int, seconds: float, rate_hz: int) -> dict[str, float]:
+def bridged(provider: str, calls: int, seconds: float, rate_hz: int) -> dict[str, float]:
     """Run the whole of it once."""
     context = get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -310,11 +306,14 @@ def bridged(calls: int, seconds: float, rate_hz: int) -> dict[str, float]:
         ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(certificate))
         ca.cert_pem.write_to_path(str(authority))
         line, theirs = context.Pipe()
-        provider = context.Process(target=_provider_process, args=(theirs, str(certificate)), daemon=True)
-        provider.start()
+        told = (theirs, str(certificate), provider, rate_hz)
+        there = context.Process(target=_provider_process, args=told, daemon=True)
+        there.start()
         port = line.recv()
         gateway_line, gateway_theirs = context.Pipe()
-        gateway = context.Process(target=_gateway_process, args=(gateway_theirs, port, str(authority)), daemon=True)
+        gateway = context.Process(
+            target=_gateway_process, args=(gateway_theirs, provider, port, str(authority)), daemon=True
+        )
         gateway.start()
         media_port = gateway_line.recv()
         pin(OTHERS_CORE)
@@ -322,7 +321,7 @@ def bridged(calls: int, seconds: float, rate_hz: int) -> dict[str, float]:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 return runner.run(call_all(media_port, calls, seconds, rate_hz, gateway.pid or 0))
         finally:
-            for other, process in ((gateway_line, gateway), (line, provider)):
+            for other, process in ((gateway_line, gateway), (line, there)):
                 other.send(None)
                 process.join(10)
                 if process.is_alive():
@@ -333,13 +332,14 @@ def bridged(calls: int, seconds: float, rate_hz: int) -> dict[str, float]:
 def main() -> int:
     """Run both parts; exit code 1 where the bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--provider", default="openai", choices=tuple(PACED))
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rate", type=int, default=8000, choices=(8000, 16000))
     options = parser.parse_args()
     asyncio.run(alone())
-    found = bridged(options.calls, options.seconds, options.rate)
-    print(f"{options.calls} calls at {options.rate} Hz over TLS, at the caller:")
+    found = bridged(options.provider, options.calls, options.seconds, options.rate)
+    print(f"{options.provider}, {options.calls} calls at {options.rate} Hz over TLS, at the caller:")
     print(f"  gaps p50 {found['p50']:.1f}, p99 {found['p99']:.1f}, max {found['max']:.1f} ms")
     print(
         f"  missing {found['missing_percent']:.2f} %, gateway {found['cpu_ms_per_call_s']:.2f} ms CPU per call-second"
