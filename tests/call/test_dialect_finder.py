@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from tests.support.listening_in import compare, sweep
 from tests.support.virtual import Virtual, virtual_desk
 
 from dueto.call import Call, CallRules
 from dueto.call.dialects import PROBES_S, DialectFinder
-from dueto.sim import Caller, Faults, Line, SimCall, run_virtual
+from dueto.sim import Caller, Faults, Line, SimCall, run_virtual, tone
+from dueto.sim.listening import compare, ends_at, sweep
 from dueto.wire.media import AUDIO_STREAM, DIALECTS
 
 RULES = CallRules(public_url="ws://127.0.0.1:8085", rate_hz=8000)
@@ -79,7 +79,7 @@ def test_each_kind_is_found_once_and_said_in_one_line(dialect: str, first: str) 
 
 
 def test_a_module_that_writes_files_costs_the_first_call_next_to_nothing_and_others_their_probes() -> None:
-    for dialect, most_s in (("audio_stream", 0.1), ("audio_stream-binary", sum(PROBES_S) + 0.1)):
+    for dialect, most_s in (("audio_stream", 0.1), ("audio_stream-base64", sum(PROBES_S) + PROBES_S[0] + 0.1)):
         starts: list[float] = []
 
         async def agent(call: Call, starts: list[float] = starts) -> None:
@@ -121,6 +121,39 @@ def test_a_stream_that_we_start_is_started_in_the_words_of_the_module_that_is_lo
     placed, here = run_virtual(calls(dialect, rules=rules, start="gateway"), start_s=1000.0)
     assert spoken_with(here) == [dialect, dialect]
     assert all(compare(call.heard, SOUND, 8000).last_ms == pytest.approx(3000, abs=5) for call in placed)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_build_that_gives_stop_audio_back_is_not_believed_to_be_silent_at_once(knows: bool) -> None:
+    """As the commercial build may be, under a dialplan that says nothing of binary audio."""
+    sounded_ms: list[float] = []
+
+    async def agent(call: Call) -> None:
+        old = call.utterance()
+        old.add(tone(8000, 5.0, 440.0))
+        await asyncio.sleep(2.0)
+        decided = asyncio.get_running_loop().time()
+        await call.stop()
+        await asyncio.sleep(1.0)
+        sounded_ms.append(decided)
+
+    async def main() -> tuple[SimCall, Virtual]:
+        async with (
+            virtual_desk(agent, dialect=AUDIO_STREAM, rules=RULES, finder=DialectFinder()) as here,
+            here.switch(dialect="audio_stream-binary", record=True, clears=knows) as sim,
+        ):
+            call = await sim.place(Caller(script=until_hangup))
+            await call.done()
+        return call, here
+
+    call, here = run_virtual(main(), start_s=1000.0)
+    (told,) = found(here)
+    assert told["found"] == "audio_stream-base64"
+    assert ("480 ms" in str(told["caller_lacks"])) is not knows
+    took_ms = (call.placed_at + ends_at(call.heard) / 8000 - sounded_ms[0]) * 1000
+    assert took_ms <= (40 if knows else 500)
+    (barge_in,) = [fields for _, name, fields in here.journal if name == "barge_in"]
+    assert float(str(barge_in["silence_ms"])) == pytest.approx(took_ms, abs=40)
 
 
 def test_a_switch_that_was_taken_for_another_is_known_better_from_the_next_call_on() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.listening_in import compare, ends_at, sweep
 from tests.support.unicast import unicast_desk
 from tests.support.virtual import URL, MediaTwin, Virtual, virtual_desk
 
@@ -18,6 +17,7 @@ from dueto.call import Call, CallRules
 from dueto.call.events import MediaLost, MediaResumed
 from dueto.errors import Interrupted
 from dueto.sim import Caller, Faults, Line, SimCall, Switch, run_virtual, tone
+from dueto.sim.listening import compare, ends_at, sweep
 from dueto.wire.media import DIALECTS, UNICAST, Dialect
 
 MODULES = {name: dialect for name, dialect in DIALECTS.items() if dialect.module}

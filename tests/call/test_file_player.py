@@ -4,12 +4,12 @@ import asyncio
 
 import numpy as np
 import pytest
-from tests.support.listening_in import compare, sweep
 from tests.support.virtual import Virtual, virtual_desk
 
 from dueto.call import Call, CallRules, Destination
 from dueto.errors import Interrupted, NotCapable
 from dueto.sim import Caller, Endpoint, Faults, Line, SimCall, run_virtual, tone
+from dueto.sim.listening import compare, sweep
 from dueto.wire.media import AUDIO_STREAM
 
 RATE_HZ = 8000

@@ -15,12 +15,13 @@ import pytest
 from tests.support.running import Listening, Running, running
 
 from dueto.call import Agent, CallRules, Destination
+from dueto.call.dialects import DialectFinder
 from dueto.call.house import Whereabouts
 from dueto.call.placing import mint
 from dueto.errors import CommandRefused
 from dueto.legs.esl_inbound import EVENTS, InboundLink
 from dueto.legs.unicast import UnicastDoor, UnicastOptions
-from dueto.sim import Access, Switch
+from dueto.sim import Access, AudioDialect, Switch
 from dueto.wire.esl import Event
 from dueto.wire.media import AUDIO_STREAM_BINARY, UNICAST
 
@@ -85,8 +86,13 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(agent: Agent, *, engine: str = "native", unicast: bool = False) -> AsyncIterator[Scene]:
-    """Stand a gateway up, and a link to the switch. `unicast`: no audio module has part in it."""
+async def scene(
+    agent: Agent, *, engine: str = "native", unicast: bool = False, simulated: AudioDialect | None = None
+) -> AsyncIterator[Scene]:
+    """Stand a gateway up, and a link to the switch. `unicast`: no audio module has part in it.
+
+    `simulated`: the audio module is found out; where the switch is no real one, it has this one.
+    """
     named, host = os.environ.get("DUETO_SWITCH", ""), os.environ.get("DUETO_SWITCH_GATEWAY", "127.0.0.1")
     password = os.environ.get("DUETO_SWITCH_PASSWORD", PASSWORD)
     where = Whereabouts()
@@ -107,13 +113,15 @@ async def scene(agent: Agent, *, engine: str = "native", unicast: bool = False) 
                 whereabouts=where,
                 switch=holder,
                 unicast=door,
+                finder=DialectFinder() if simulated is not None else None,
             )
         )
         where.control = f"{host}:{gateway.control_port}"
         rules = replace(gateway.desk.house.rules, public_url=f"ws://{host}:{gateway.media_port}")
         gateway.desk.house = replace(gateway.desk.house, rules=rules)
         if not named:
-            switch = await stack.enter_async_context(Switch(control="", media_url=""))
+            has = simulated or "audio_stream-binary"
+            switch = await stack.enter_async_context(Switch(control="", media_url="", dialect=has))
             named = f"127.0.0.1:{await switch.listen_inbound(access=Access(password))}"
         switch_host, _, port = named.rpartition(":")
         link = holder.link = InboundLink(switch_host, int(port), password, events=(*EVENTS, "CHANNEL_HOLD"))

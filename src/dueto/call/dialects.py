@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from dueto.errors import CommandRefused, LegClosed, NotCapable, ReplyTimeout
@@ -26,6 +27,14 @@ PROBES_S: Final = (0.4, 0.8)
 "How long each probe is waited for: a file is announced within 23 ms (measured), on a busy switch later."
 PROBE: Final = "dueto-probe"
 SILENCE: Final = bytes(320)
+BASE64_WITHOUT_CLEAR: Final = replace(
+    AUDIO_STREAM_BASE64,
+    clear="none",
+    gives="the agent's voice as a stream, gap-free",
+    lacks='silence at once: a sentence that is cut sounds for up to 480 ms more ("audio_stream-binary": 160); '
+    "wideband; live audio: 400 ms are gathered first",
+)
+"A build that plays base64, and does not know `stopAudio`."
 MOST: Final = 256
 "Switches remembered."
 
@@ -68,7 +77,8 @@ class DialectFinder:
             found, how = AUDIO_STREAM_BINARY, "no file announced, and STREAM_SAMPLE_RATE is set"
         else:
             found, how = AUDIO_STREAM_BASE64, "no file announced"
-            leg.send_text(found.clear_text)  # the probes wait in its buffer
+            if not await self._knows_stop_audio(session, leg):
+                found, how = BASE64_WITHOUT_CLEAR, "no file announced, and stopAudio came back as ::json"
         self._remember(_core_uuid(session), found)
         self._remember(leg.peer, found)
         self._tell(session, found, how)
@@ -129,6 +139,25 @@ class DialectFinder:
                 if announced.done():
                     return True
             return False
+        finally:
+            session.module_event = None
+
+    async def _knows_stop_audio(self, session: "Session", leg: MediaLeg) -> bool:
+        """Whether it is taken, or given back as an event, as texts are that mean nothing. It clears the probes, too."""
+        returned = asyncio.get_running_loop().create_future()
+        text = AUDIO_STREAM_BASE64.clear_text
+
+        def event(subclass: str, body: str) -> bool:
+            ours = subclass == "mod_audio_stream::json" and body == text
+            if ours and not returned.done():
+                returned.set_result(None)
+            return ours
+
+        session.module_event = event
+        try:
+            leg.send_text(text)
+            await asyncio.wait((returned,), timeout=PROBES_S[0])
+            return not returned.done()
         finally:
             session.module_event = None
 

@@ -143,7 +143,8 @@ class FilePlayer:
             return 0
         self._live.clear()
         self._order.clear()
-        heard_ms = sum(self.heard_ms(piece) for piece in current)
+        heard_ms = sum(saying.heard_ms for saying in sayings)
+        heard_ms += sum(self.heard_ms(piece) for piece in current if piece.saying is None)
         for piece in current:
             piece.announced.cancel()
         for piece in current:

@@ -78,6 +78,7 @@ class PicowsMediaLeg(WSListener):
         self._transport = transport
         raw = transport.underlying_transport
         self._unwritten_bytes = raw.get_write_buffer_size
+        raw.set_write_buffer_limits(high=UNREAD_TEXT_BYTES)  # we look ourselves; picows would log a line each time
         peer = raw.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else ""
         sock = raw.get_extra_info("socket")
