@@ -85,6 +85,12 @@ def test_a_check_says_who_gets_which_call(tmp_path: Path) -> None:
     )
 
 
+def test_a_check_remarks_upon_what_nobody_ever_gets(tmp_path: Path) -> None:
+    toml = TOML + "\n[agents.idle]\nuse = 'echo'\n[tenants.idle]\n"
+    text = check_overview(read(tmp_path, toml))
+    assert text.endswith("Remark: no call comes to [agents.idle]\nRemark: no route names [tenants.idle]\n")
+
+
 @pytest.mark.parametrize(
     ("toml", "sentence"),
     [

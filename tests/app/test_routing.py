@@ -229,6 +229,18 @@ async def test_an_agents_limit_is_for_all_its_routes(tmp_path: Path) -> None:
         assert len(SEEN["night"]) == 1
 
 
+def test_who_brings_no_voice_speaks_with_the_gateways(tmp_path: Path) -> None:
+    class Mouth:
+        async def speak(self, text: str, rate_hz: int) -> bytes:
+            return b""
+
+    given, spare = Mouth(), Mouth()
+    settings = read(tmp_path, "agent.use = 'echo'\n")
+    assert Staff(settings, CallRules(), Equipment(spare_mouth=lambda: spare)).otherwise.mouth is spare
+    assert Staff(settings, CallRules(), Equipment(mouth=given, spare_mouth=lambda: spare)).otherwise.mouth is given
+    assert Staff(settings, CallRules(), Equipment(spare_mouth=lambda: spare), agent=front).otherwise.mouth is spare
+
+
 async def test_the_gateway_routes_calls_on_real_sockets() -> None:
     routes = [{"dialled": "20??", "agent": f"{HERE}:german"}, {"secretary": "night", "agent": f"{HERE}:night"}]
     noted: list[tuple[str, dict[str, object]]] = []

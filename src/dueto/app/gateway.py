@@ -48,8 +48,8 @@ class Gateway:
         async with Gateway(Settings(), agent=my_agent) as gateway:
             await gateway.serve_forever()
 
-    `agent` overrides `agent.use`, `mouth` is what `call.say("text")` speaks with (else the agent's own); `journal` is
-    told everything that is logged or counted.
+    `agent` overrides `agent.use`, `mouth` is what `call.say("text")` speaks with (else the agent's own, else flite or
+    espeak-ng); `journal` is told everything that is logged or counted.
     Raises: SettingsError: the configuration can't serve; the text says what to change.
     """
 

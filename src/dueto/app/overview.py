@@ -55,7 +55,7 @@ def check_overview(settings: Settings) -> str:
     for name, tenant in settings.tenants.items():
         most = f"; {tenant.max_calls} calls at once" if tenant.max_calls else ""
         lines.append(f"Callers of tenant {name} can reach {_reachable(settings, name)}{most}")
-    lines += [f"Remark: {remark}" for remark in settings.settings_remarks]
+    lines += [f"Remark: {remark}" for remark in (*settings.settings_remarks, *_idle(settings))]
     return "\n".join(lines) + "\n"
 
 
@@ -136,6 +136,16 @@ def _link(settings: Settings, name: str) -> str:
         use = settings.agents[name].use
         return name if use == name else f"{name} ({use})"
     return f"destination {name}" if name in settings.destinations else name
+
+
+def _idle(settings: Settings) -> Iterator[str]:
+    """Yield what nobody ever gets."""
+    working = {settings.agent.use, *(route.agent for route in settings.route)}
+    for name in tuple(working & settings.agents.keys()):
+        working.update(settings.agents[name].fallbacks)
+    yield from (f"no call comes to [agents.{name}]" for name in settings.agents if name not in working)
+    tenants = {route.tenant for route in settings.route}
+    yield from (f"no route names [tenants.{name}]" for name in settings.tenants if name not in tenants)
 
 
 def _reachable(settings: Settings, tenant: str) -> str:

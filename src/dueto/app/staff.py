@@ -95,7 +95,8 @@ class Staff:
         if agent is not None:
             name = getattr(agent, "__name__", type(agent).__name__)
             keys = parse_keys(settings.dtmf)
-            return Assignment(name, agent, destinations, rules, self._equipment.mouth, keys, tenant_name)
+            mouth = self._equipment.mouth or self._spare()
+            return Assignment(name, agent, destinations, rules, mouth, keys, tenant_name)
         posts = [self._post(name, tenant_name, destinations)]
         profile = settings.agents.get(name)
         for fallback in () if profile is None else profile.fallbacks:
