@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tests.call.test_transfers import DESTINATIONS, RULES, SAID_TO_B, WELCOME, l
 from tests.support.virtual import Virtual, virtual_desk
 
 from dueto.call import Call
-from dueto.call.events import CallEvent, ControlJoined, ControlLost, HungUp
+from dueto.call.events import CallEvent, ControlJoined, ControlLost, Dtmf, Held, HungUp, Resumed
 from dueto.call.house import Whereabouts
 from dueto.call.placing import mint, place
 from dueto.call.ports import Accept, TransferResult
@@ -281,3 +282,90 @@ async def test_a_b_leg_is_not_taken_back_by_a_gateway_that_comes_back() -> None:
             assert "dueto_owner" not in b.channel.variables
             a.hang_up()
             await a.done()
+
+
+@virtually
+async def test_a_call_without_a_control_leg_is_told_of_over_the_inbound_socket() -> None:
+    async def agent(call: Call) -> None:
+        await call.say(WELCOME)
+        await call.hold("silence")
+        await call.unhold()
+        await listening(call)
+
+    async def script(line: Line) -> None:
+        await line.wait(2.0)
+        await line.press("7")
+        await line.wait(0.5)
+        line.hold()
+        await line.wait(1.0)
+        line.unhold()
+        await line.wait(1.0)
+
+    listening = Listening()
+    rules = replace(RULES, control_expected=False)
+    async with linked_desk(agent, rules=rules) as (virtual, link):
+        async with virtual.switch(faults=Faults(control_never=True)) as switch:
+            await up(link, switch)
+            a = await switch.place(Caller(script=script))
+            await a.done()
+            await asyncio.sleep(1.0)
+            assert not link._watchers, "nothing of it is kept"
+    told = listening.events
+    assert told[:2] == [Held("us"), Resumed()]
+    assert [type(event) for event in told[2:]] == [Dtmf, Held, Resumed, HungUp]
+    assert told[3] == Held("caller")
+
+
+@virtually
+async def test_what_both_sockets_tell_counts_once() -> None:
+    agent = Listening()
+
+    async def script(line: Line) -> None:
+        for digit in "12345":
+            await line.wait(1.0)
+            await line.press(digit)
+        await line.until_hangup()
+
+    async with linked_desk(agent) as (virtual, link):
+        # the control leg is lost just before the third digit, and had again after it
+        async with virtual.switch(faults=Faults(control_reset_after_s=3.4), dialplan=[("sleep", "60000")]) as switch:
+            await up(link, switch)
+            a = await switch.place(Caller(script=script))
+            await asyncio.sleep(6.5)
+            a.hang_up()
+            await a.done()
+    digits = [event.digit for event in agent.events if isinstance(event, Dtmf)]
+    assert digits == ["1", "2", "3", "4", "5"], "none twice, and none lost with the leg"
+    kinds = agent.kinds()
+    assert kinds[kinds.index(ControlLost) :][:3] in (
+        [ControlLost, Dtmf, ControlJoined],
+        [ControlLost, ControlJoined, Dtmf],
+    )
+
+
+@virtually
+async def test_no_frame_reaches_an_agent_without_a_control_leg_once_somebody_else_bridges_its_caller() -> None:
+    frames: list[float] = []
+    clock = asyncio.get_running_loop().time
+
+    async def agent(call: Call) -> None:
+        call.audio_to(lambda frame: frames.append(clock()))
+        async for _ in call.events():
+            pass
+
+    async with linked_desk(agent, rules=replace(RULES, control_expected=False)) as (virtual, link):
+        async with virtual.switch(faults=Faults(control_never=True)) as switch:
+            await up(link, switch)
+            a, b = await switch.place(Caller("1001")), await switch.place(Caller("1002"))
+            await asyncio.sleep(1.0)
+            assert virtual.desk.find(a.unique_id) is not None
+            await link.api("uuid_bridge", f"{a.unique_id} {b.unique_id}")
+            await asyncio.sleep(0.2)
+            bridged = clock()
+            await asyncio.sleep(2.0)
+            assert frames
+            assert max(frames) < bridged
+            a.hang_up()
+            await a.done()
+            b.hang_up()
+            await b.done()

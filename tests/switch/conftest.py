@@ -19,7 +19,7 @@ from dueto.call.dialects import DialectFinder
 from dueto.call.house import Whereabouts
 from dueto.call.placing import mint
 from dueto.errors import CommandRefused
-from dueto.legs.esl_inbound import EVENTS, InboundLink
+from dueto.legs.esl_inbound import InboundLink
 from dueto.legs.unicast import UnicastDoor, UnicastOptions
 from dueto.sim import Access, AudioDialect, Switch
 from dueto.wire.esl import Event
@@ -124,7 +124,7 @@ async def scene(
             switch = await stack.enter_async_context(Switch(control="", media_url="", dialect=has))
             named = f"127.0.0.1:{await switch.listen_inbound(access=Access(password))}"
         switch_host, _, port = named.rpartition(":")
-        link = holder.link = InboundLink(switch_host, int(port), password, events=(*EVENTS, "CHANNEL_HOLD"))
+        link = holder.link = InboundLink(switch_host, int(port), password)
         link.start()
         stack.push_async_callback(link.aclose)
         async with asyncio.timeout(10):

@@ -91,8 +91,6 @@ class Hold:
         told = asyncio.Event()
         with session.seat.tapped(lambda event: told.set() if isinstance(event, kind) else None):
             await session.api("uuid_hold", argument)
-            if session.control_now() is None:
-                return  # over the inbound socket no event of a hold comes
             try:
                 async with asyncio.timeout(HELD_S):
                     await told.wait()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dueto.call import phase
@@ -23,17 +23,18 @@ from dueto.call.events import (
 )
 from dueto.call.hold import Hold
 from dueto.call.house import WORKER, House
+from dueto.call.life import Life
 from dueto.call.phase import Action, CallState, Leg, Phase, step
 from dueto.call.reach import Reach
 from dueto.call.recording import Recording
 from dueto.call.registry import Registry
 from dueto.call.seat import Seat
-from dueto.call.switch_events import HANDLERS
+from dueto.call.switch_events import Told
 from dueto.call.tasks import Tasks
 from dueto.call.transcript import Transcript
 from dueto.call.unicast import UnicastStream
 from dueto.call.voice import Voice
-from dueto.errors import CallEnded, CommandRefused, DuetoError, LegClosed, NotCapable
+from dueto.errors import DuetoError, NotCapable
 from dueto.legs.ports import ControlLeg, MediaLeg
 from dueto.wire.esl import Api, Event
 from dueto.wire.media import Dialect
@@ -89,8 +90,7 @@ class Session(Reach):
         self.hold = Hold(self)
         self.seat = Seat(self)
         self.recording: Recording | None = None
-        self._scopes: set[asyncio.Timeout] = set()
-        self._over = asyncio.Event()
+        self.life = Life(unique_id, house.rules.hangup_grace_s)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._happening = False
         self._to_happen: list[phase.Event] = []
@@ -98,8 +98,7 @@ class Session(Reach):
         self._witness = ""
         self._born = house.clock()
         self._gone_at = 0.0
-        self._sequence = 0
-        self._seen_before = 0
+        self.told = Told(self)
         self._is_over = False
 
     def __repr__(self) -> str:
@@ -138,31 +137,9 @@ class Session(Reach):
         if self.media is not None:
             self.media.close()
 
-    @contextlib.asynccontextmanager
-    async def alive(self) -> AsyncIterator[None]:
+    def alive(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Bound a verb to the call's life: the end of the call wakes it with CallEnded."""
-        if self.ended:
-            raise CallEnded(f"the call {self.unique_id} is over")
-        scope = asyncio.timeout(None)
-        self._scopes.add(scope)
-        try:
-            async with scope:
-                yield
-        except TimeoutError:
-            if scope.expired():
-                raise CallEnded(f"the call {self.unique_id} is over") from None
-            raise
-        except (LegClosed, CommandRefused) as error:
-            self._scopes.discard(scope)
-            if not self.ended and _may_be_the_end(error):  # its proof may be a moment behind
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self.house.rules.hangup_grace_s):
-                        await self._over.wait()
-            if self.ended:
-                raise CallEnded(f"the call {self.unique_id} is over") from None
-            raise
-        finally:
-            self._scopes.discard(scope)
+        return self.life.bound()
 
     @property
     def gone_for_s(self) -> float:
@@ -237,10 +214,9 @@ class Session(Reach):
             leg.post(Api("uuid_setvar", f"{self.unique_id} dueto_owner {mark}"))
             self.note_state("agent")
         self.happen(phase.ControlCame())
-        if old is not None:
-            self._seen_before = self._sequence
-            if Action.RETIRE_CONTROL in actions:
-                old.notify_session_ended("a newer control leg came")
+        if old is not None and Action.RETIRE_CONTROL in actions:
+            old.notify_session_ended("a newer control leg came")
+        self.told.newer_leg()
         leg.attach(self)
         if self.unicast is not None:
             self.unicast.control_came(leg)
@@ -292,21 +268,8 @@ class Session(Reach):
             self.voice.stream_came()
 
     def control_event(self, leg: ControlLeg, event: Event) -> None:
-        """An event of the channel. Those of an older control leg count only as far as they prove the hangup."""
-        name = event.name
-        if name in ("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE"):
-            if event.unique_id in ("", self.unique_id):
-                self.happen(phase.ChannelGone(event.get("Hangup-Cause", "NORMAL_CLEARING"), name))
-            return
-        if leg is not self.control:
-            return
-        sequence = event.sequence
-        if sequence and sequence <= self._seen_before:  # told already, on the leg before this one
-            return
-        self._sequence = max(self._sequence, sequence)
-        handler = HANDLERS.get(name)
-        if handler is not None and event.unique_id in ("", self.unique_id):
-            handler(self, event)
+        """An event of the channel."""
+        self.told.by_leg(leg, event)
 
     def control_lingering(self, leg: ControlLeg) -> None:
         """The switch lingers: the channel is gone. It can come before CHANNEL_HANGUP, which brings the cause."""
@@ -447,9 +410,7 @@ class Session(Reach):
         self.journal("hungup", cause=self._cause, witness=self._witness)
         if self.b_leg:
             self.cancel_b_leg()
-        self._over.set()
-        for scope in tuple(self._scopes):
-            scope.reschedule(asyncio.get_running_loop().time())
+        self.life.end()
         self.tasks.cancel()
         if self.recording is not None:
             self.recording.finish()
@@ -515,9 +476,5 @@ class Session(Reach):
         self._stop_timers(*tuple(self._timers))
         duration_s = self._gone_at - self._born
         self.journal("call_ended", duration_s=duration_s, cause=self._cause, **self.voice.figures())
+        self.told.close()
         self.registry.over(self)
-
-
-def _may_be_the_end(error: Exception) -> bool:
-    """Whether the switch may be speaking of a channel that is gone, where its event has not come yet."""
-    return isinstance(error, LegClosed) or "No such channel" in str(error) or "Cannot locate session" in str(error)

@@ -1,4 +1,4 @@
-"""What the events of a channel mean to its call. Those that prove the hangup are the session's own."""
+"""The events of a channel: which of them count, and what they mean to its call."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from dueto.call import phase
 from dueto.call.events import Custom, Dtmf
 from dueto.call.keys import press
+from dueto.legs.ports import ControlLeg
 from dueto.wire.esl import Event
 
 if TYPE_CHECKING:
@@ -72,3 +73,55 @@ HANDLERS: dict[str, Callable[["Session", Event], None]] = {
     "CHANNEL_UNPARK": _parked,
     "CUSTOM": _custom,
 }
+
+
+class Told:
+    """The events of one channel, told by its control leg; and by the switch's own event socket while it has none.
+
+    Each counts once, by its Event-Sequence. The hangup counts whoever tells it.
+    """
+
+    __slots__ = ("_before", "_session", "_so_far", "_unwatch")
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+        self._so_far = 0
+        self._before = 0
+        "What was told before the present control leg came."
+        link = session.house.switch
+        self._unwatch = link.watch(session.unique_id, self.by_switch) if link is not None else None
+
+    def newer_leg(self) -> None:
+        """A control leg came: it may repeat what somebody else has told."""
+        self._before = self._so_far
+
+    def by_leg(self, leg: ControlLeg, event: Event) -> None:
+        """An event on a control leg; on an older one it counts only if it proves the hangup."""
+        if not self._hung_up(event) and leg is self._session.control and self._is_news(event, self._before):
+            self._take(event)
+
+    def by_switch(self, event: Event) -> None:
+        """An event of the inbound event socket."""
+        if not self._hung_up(event) and self._session.control_now() is None and self._is_news(event, self._so_far):
+            self._take(event)
+
+    def close(self) -> None:
+        """The call is over."""
+        if self._unwatch is not None:
+            self._unwatch()
+
+    def _hung_up(self, event: Event) -> bool:
+        if event.name not in ("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE"):
+            return False
+        if event.unique_id in ("", self._session.unique_id):
+            self._session.happen(phase.ChannelGone(event.get("Hangup-Cause", "NORMAL_CLEARING"), event.name))
+        return True
+
+    def _is_news(self, event: Event, known: int) -> bool:
+        return event.unique_id in ("", self._session.unique_id) and not 0 < event.sequence <= known
+
+    def _take(self, event: Event) -> None:
+        self._so_far = max(self._so_far, event.sequence)
+        handler = HANDLERS.get(event.name)
+        if handler is not None:
+            handler(self._session, event)

@@ -60,7 +60,16 @@ QUICK = frozenset(
     }
 )
 "Commands that return at once; any other is sent as a job."
-EVENTS = ("BACKGROUND_JOB", "CHANNEL_ANSWER", "CHANNEL_BRIDGE", "CHANNEL_UNBRIDGE", "CHANNEL_HANGUP_COMPLETE", "DTMF")
+EVENTS = (
+    "BACKGROUND_JOB",
+    "CHANNEL_ANSWER",
+    "CHANNEL_BRIDGE",
+    "CHANNEL_UNBRIDGE",
+    "CHANNEL_HANGUP_COMPLETE",
+    "CHANNEL_HOLD",
+    "CHANNEL_UNHOLD",
+    "DTMF",
+)
 OPEN_S = 10.0
 "How long connecting, and the log-in after it, may take each."
 FIRST_WAIT_S = 0.25
