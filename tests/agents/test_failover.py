@@ -17,7 +17,11 @@ from dueto.sim import Caller, Endpoint, SimCall, tone
 
 RULES = CallRules(public_url="ws://127.0.0.1:8085", rate_hz=8000)
 DESTINATIONS = {"operator": Destination("operator", "user/1001"), "nobody": Destination("nobody", "user/9")}
-ENDPOINTS = {"user/1001": Endpoint("answers"), "user/9": Endpoint("busy")}
+ENDPOINTS = {
+    "user/1001": Endpoint("answers"),
+    "user/9": Endpoint("busy"),
+    "user/2": Endpoint("answers", hangs_up_after_s=5.0),
+}
 FIRST_HZ, SECOND_HZ, SORRY_HZ = 500, 900, 1300
 
 
@@ -176,6 +180,26 @@ async def test_a_destination_may_take_over() -> None:
     )
     assert [note["by"] for note in noted(virtual, "agent_replaced")] == ["nobody", "op"]
     assert noted(virtual, "agent_replaced")[1]["error"] == "nobody: busy USER_BUSY"
+
+
+@virtually
+async def test_nobody_takes_over_from_a_caller_who_talks_to_somebody_else() -> None:
+    second = Listens()
+    times: list[float] = []
+
+    async def fails_meanwhile(call: Call) -> None:
+        assert (await call.transfer("brief")).ok
+        times.append(call.clock())
+        raise DROPPED
+
+    async def back(call: SimCall, virtual: Virtual) -> None:
+        await second.began.wait()
+        times.append(asyncio.get_running_loop().time())
+
+    brief = {"brief": Destination("brief", "user/2")}
+    await one_call(FailOver([Post("a", fails_meanwhile), Post("b", second)]), back, destinations=brief)
+    assert second.calls == 1
+    assert times[1] - times[0] > 4.0, "when the other side hung up"
 
 
 @virtually

@@ -42,6 +42,8 @@ async def test_every_call_has_a_file_with_all_that_happened_in_order_and_nothing
     timelines.journal("a/../b", "tool", {"name": "transfer_call", "outcome": "ok", "took_ms": 12})
     timelines.journal("a/../b", "call_ended", {"cause": "NORMAL_CLEARING"})
     timelines.journal("a/../b", "call_ended", {})
+    timelines.journal("a/../b", "tool", {"outcome": "cancelled"})
+    assert set(timelines._calls) == {"other"}, "nothing of a call that is over is kept"
     await timelines.aclose()
     found = lines(tmp_path / "t")
     assert list(found) == ["2026-11-25/120001-a____b.jsonl", "2026-11-25/120001-other.jsonl"]

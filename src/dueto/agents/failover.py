@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from dueto.agents.profiles import APOLOGY
 from dueto.call.events import HungUp, Unbridged
+from dueto.call.phase import Phase
 from dueto.call.ports import Agent, Mouth
 from dueto.errors import CallEnded, DuetoError, NobodyThere, ProviderFailed
 
@@ -104,6 +105,8 @@ class FailOver:
         call.note("agent_replaced", name=before.name, fault=fault, error=str(error), by=post.name)
         if not isinstance(error, DuetoError):  # a bug in an agent: its author needs the traceback
             call.log.error("agent_traceback", exc_info=error)
+        if call.phase is Phase.BRIDGED:  # he talks to somebody else; perhaps he comes back
+            await call.wait_for(Unbridged)
         await call.silence()
         mouth = post.mouth or before.mouth
         if not (noticed and self._apology and mouth):

@@ -27,6 +27,7 @@ MAX_WAITING_BYTES: Final = 16 << 20
 MAX_CALLS: Final = 10_000
 "Calls that are remembered; of more there are no files."
 CLOSE_S: Final = 5.0
+BEGINNINGS: Final = ("control_connected", "media_connected")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -77,8 +78,8 @@ class Timelines:
         now = self._clock()
         call = self._calls.get(unique_id)
         if call is None:
-            if len(self._calls) >= MAX_CALLS or event == "call_ended":
-                return
+            if event not in BEGINNINGS or len(self._calls) >= MAX_CALLS:
+                return  # what is told of a call that is over would never be written
             call = self._calls[unique_id] = _Call(self._path(unique_id), now, now)
         head: dict[str, Any] = {
             "at": self._local_time().astimezone().isoformat(timespec="milliseconds"),
