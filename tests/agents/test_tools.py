@@ -269,6 +269,9 @@ class Link:
     async def channels(self) -> list[Any]:
         return []
 
+    def watch(self, unique_id: str, sink: object) -> Callable[[], None]:
+        return lambda: None
+
 
 def test_an_extension_is_asked_for_by_name_or_number_if_it_is_configured() -> None:
     free = {"ok": True, "destination": "sales", "available": True, "state": "idle"}
