@@ -369,3 +369,25 @@ async def test_no_frame_reaches_an_agent_without_a_control_leg_once_somebody_els
             await a.done()
             b.hang_up()
             await b.done()
+
+
+@virtually
+async def test_a_call_that_is_being_placed_holds_up_no_command_of_another() -> None:
+    """Nor a hangup: an `api originate` would hold both back for as long as it rings."""
+    agent = Listening()
+    clock = asyncio.get_running_loop().time
+    async with linked_desk(agent) as (virtual, link):
+        async with virtual.switch(endpoints={"user/1": Endpoint("no_answer")}) as switch:
+            await up(link, switch)
+            a = await switch.place(Caller())
+            dialling = asyncio.ensure_future(dial(virtual, link, agent, timeout_s=20.0))
+            await asyncio.sleep(1.0)
+            asked_at = clock()
+            assert await link.exists(a.unique_id)
+            gone = asyncio.Event()
+            link.watch(a.unique_id, lambda event: gone.set())
+            a.hang_up()
+            await gone.wait()
+            assert clock() - asked_at < 0.5
+            assert not dialling.done()
+            assert (await dialling).outcome == "no_answer"
