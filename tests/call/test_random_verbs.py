@@ -74,7 +74,7 @@ async def one(call: Call, number: int, name: str, wait_ms: int, patience_ms: int
 
 
 @settings(
-    max_examples=int(os.environ.get("DUETO_EXAMPLES", "300")),
+    max_examples=int(os.environ.get("DUETO_EXAMPLES", "200")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
