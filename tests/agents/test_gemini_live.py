@@ -150,7 +150,6 @@ async def test_what_was_said_before_comes_first() -> None:
         told.provider.prompt("Go on.")
         told.provider.press("12#")
         session = await server.session(0)
-        assert await session.told() == "(Go on: answer what the caller said last.)"
         assert await session.told() == "The caller is on hold.\nThe hold is over.\nGo on."
         assert await session.told() == "(The caller pressed 1 2 # on the telephone's keypad.)"
         assert session.history == [("model", "Hello!"), ("user", "Sales?")]
@@ -175,6 +174,25 @@ async def test_a_caller_who_interrupts_cuts_the_sentence() -> None:
         assert len(told.spoken("turn-1")) < len(tone(5000, 24000))
         assert told.spoken("turn-2") == tone(100, 24000, 700)
         assert told.lines[0].text.startswith("I could go")
+
+
+async def test_where_the_server_does_not_tell_the_words_and_our_own_ear_say_when_the_caller_speaks() -> None:
+    async def script(session: Session) -> None:
+        session.tells_activity = False
+        await session.says("Good morning.", 100)
+        await session.hears("Sales?")
+        await session.hearing.ms(session.hearing.heard_ms + 900)
+        await session.says("One moment.", 100)
+
+    async with conversation(script) as (_, told):
+        await told.saw(Used)
+        told.speaks(200)
+        async with told.listening():
+            stopped = await told.saw(CallerStopped)
+            await told.saw(Used, 2)
+        assert 800 <= stopped.ago_ms < 2000
+        signs = [event for event in told.events if isinstance(event, CallerBegan | CallerStopped)]
+        assert [type(event) for event in signs] == [CallerBegan, CallerStopped]
 
 
 async def test_what_is_cancelled_is_not_passed_on_and_the_next_turn_is() -> None:

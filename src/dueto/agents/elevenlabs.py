@@ -22,6 +22,7 @@ from dueto.agents import elevenlabs_wire as wire
 from dueto.agents.http_get import http_get
 from dueto.agents.link import Link, open_link, plain
 from dueto.agents.ports import (
+    CallerBegan,
     CallerStopped,
     Connect,
     Cut,
@@ -96,7 +97,8 @@ class ElevenLabs:
         "When the audio that came so far would have been played."
         self._over_timer: asyncio.TimerHandle | None = None
         self._interrupted_id = -1
-        self._speaking = False
+        self._loud = self._speaks = False
+        "Whether the last score was that of speech, and whether the agent was told that he speaks."
         self._scored = False
         "Whether this turn's end was told by its scores."
         self._asked: set[str] = set()
@@ -185,11 +187,8 @@ class ElevenLabs:
             self._link = None
             await link.aclose()
             raise
-        said = self._opening.said_so_far
-        if said:
-            link.send(wire.contextual_update(so_far(said)))
-            if said[-1].who == "caller" and not self._opening.greets:
-                link.send(wire.user_message(said[-1].text))
+        if self._opening.said_so_far:
+            link.send(wire.contextual_update(so_far(self._opening.said_so_far)))
         self._heard_at = self._time()
         self._still_there()
 
@@ -278,11 +277,13 @@ class ElevenLabs:
                 self._score(event.vad_score)
             case wire.Interruption():
                 self._interrupted(event.event_id)
+            case wire.TentativeUserTranscript():
+                self._caller_speaks()
             case wire.UserTranscript():
                 self._answer_over()
                 if not self._scored:
                     self._told.put(CallerStopped())
-                self._scored = False
+                self._scored = self._speaks = False
                 self._told.put(Transcribed(Line("caller", event.user_transcript.strip())))
             case wire.AgentResponse():
                 self._response(event.agent_response.strip())
@@ -349,11 +350,18 @@ class ElevenLabs:
         self._told.put(Cut(cut))
 
     def _score(self, score: float) -> None:
-        """Only the end of what the caller says counts: whether he interrupts is the server's own decision."""
-        if self._speaking and score < LIKELY:
-            self._scored = True
+        if score >= LIKELY:
+            self._caller_speaks()
+        elif self._loud:
+            self._scored, self._speaks = True, False
             self._told.put(CallerStopped())
-        self._speaking = score >= LIKELY
+        self._loud = score >= LIKELY
+
+    def _caller_speaks(self) -> None:
+        """Tell so; not while the agent is heard, for whether he interrupts is the server's own decision."""
+        if not (self._speaks or self._item) and self._time() >= self._played_at:
+            self._speaks = True
+            self._told.put(CallerBegan())
 
 
 class _Signed(msgspec.Struct):

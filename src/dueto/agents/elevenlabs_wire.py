@@ -30,6 +30,12 @@ class UserTranscript(msgspec.Struct, frozen=True):
     user_transcript: str
 
 
+class TentativeUserTranscript(msgspec.Struct, frozen=True):
+    """What the caller may be saying just now; it changes."""
+
+    user_transcript: str
+
+
 class AgentResponse(msgspec.Struct, frozen=True):
     """All of what the agent is about to say."""
 
@@ -79,9 +85,19 @@ class AgentResponseComplete(msgspec.Struct, frozen=True):
 
 
 Event = (
-    Metadata | Audio | UserTranscript | AgentResponse | AgentResponseCorrection | Interruption | Ping | ClientToolCall
-    | VadScore | Fault | AgentResponseComplete
-)  # fmt: skip
+    Metadata
+    | Audio
+    | UserTranscript
+    | TentativeUserTranscript
+    | AgentResponse
+    | AgentResponseCorrection
+    | Interruption
+    | Ping
+    | ClientToolCall
+    | VadScore
+    | Fault
+    | AgentResponseComplete
+)
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -91,6 +107,7 @@ class _Message(msgspec.Struct, frozen=True):
     conversation_initiation_metadata_event: Metadata | None = None
     audio_event: Audio | None = None
     user_transcription_event: UserTranscript | None = None
+    tentative_user_transcription_event: TentativeUserTranscript | None = None
     agent_response_event: AgentResponse | None = None
     agent_response_correction_event: AgentResponseCorrection | None = None
     interruption_event: Interruption | None = None
@@ -105,6 +122,7 @@ class _Message(msgspec.Struct, frozen=True):
         "conversation_initiation_metadata": "conversation_initiation_metadata_event",
         "audio": "audio_event",
         "user_transcript": "user_transcription_event",
+        "tentative_user_transcript": "tentative_user_transcription_event",
         "agent_response": "agent_response_event",
         "agent_response_correction": "agent_response_correction_event",
         "interruption": "interruption_event",

@@ -39,6 +39,8 @@ from dueto.agents.profiles import Kind, LoadedAgent, Seconds, Surroundings, Voic
 from dueto.agents.told import Told
 from dueto.errors import ProviderFailed, SettingsError
 
+PAUSE_S: Final = 0.8
+"The caller has stopped, where the server does not tell."
 QUIET_S: Final = 0.3
 "Of the caller, before a session is moved."
 LOUD: Final = 1000
@@ -89,6 +91,11 @@ class GeminiLive:
         "When the caller was last heard, by our own ear."
         self._answers_caller = False
         "Whether the next turn is the answer to something he said, as far as we know."
+        self._speaking = False
+        "Whether the agent was told that he speaks, and not yet that he stopped."
+        self._tells_activity = False
+        "Whether the server tells when he speaks; if not, it is taken from the words that come, and our own ear."
+        self._turn_began_at = -math.inf
         self._notes: deque[str] = deque(maxlen=MAX_NOTES)
         self._busy = False
         "The model has a turn that is not complete."
@@ -113,6 +120,8 @@ class GeminiLive:
         if len(frame) and np.frombuffer(frame, "<i2").max() > LOUD:
             self._loud_at = self._time()
             self._answers_caller = True
+        elif self._speaking and not self._tells_activity and self._time() - self._loud_at >= PAUSE_S:
+            self._caller_stopped()
         self._session.hear(frame)
 
     def events(self) -> AsyncIterator[ProviderEvent]:
@@ -155,8 +164,6 @@ class GeminiLive:
             self._session.send(wire.history(said))
         if self._opening.greets:
             self.prompt(greeting(self._profile.greeting))
-        elif said and said[-1].who == "caller":  # a history alone is not answered
-            self.prompt("(Go on: answer what the caller said last.)")
 
     async def aclose(self) -> None:
         """End the conversation."""
@@ -227,6 +234,9 @@ class GeminiLive:
     def _content(self, content: wire.ServerContent) -> None:
         if content.input_transcription is not None:
             self._caller_text.append(content.input_transcription.text)
+            if not (self._tells_activity or self._busy or self._speaking) and self._loud_at > self._turn_began_at:
+                self._speaking = True
+                self._told.put(CallerBegan())
             if content.input_transcription.finished:
                 self._flush_caller_text()
         if content.interrupted:
@@ -268,18 +278,23 @@ class GeminiLive:
         """The model does something: what the caller said before is complete."""
         if not self._busy:
             self._busy = True
-            ago_s = self._time() - self._loud_at
-            if self._answers_caller and ago_s < STALE_S:
-                self._told.put(CallerStopped(ago_ms=max(1, round(ago_s * 1000))))
-                self._answers_caller = False
+            self._turn_began_at = now = self._time()
+            if self._speaking or (self._answers_caller and now - self._loud_at < STALE_S):
+                self._caller_stopped()
         self._flush_caller_text()
 
     def _voice_activity(self, kind: str) -> None:
-        if kind == "ACTIVITY_START" and self._profile.barge_in:
+        self._tells_activity = True
+        if kind == "ACTIVITY_START":
+            self._speaking = True
             self._told.put(CallerBegan())
         elif kind == "ACTIVITY_END":
-            self._answers_caller = False
-            self._told.put(CallerStopped(ago_ms=max(1, round(1000 * min(self._time() - self._loud_at, STALE_S)))))
+            self._caller_stopped()
+
+    def _caller_stopped(self) -> None:
+        self._speaking = self._answers_caller = False
+        ago_s = min(self._time() - self._loud_at, STALE_S)
+        self._told.put(CallerStopped(ago_ms=max(1, round(ago_s * 1000))))
 
     def _flush_caller_text(self) -> None:
         self._flush(self._caller_text, "caller", "")

@@ -125,6 +125,8 @@ class Session:
         self._taken = 0
         self.memory = Memory(0)
         self.resumed = False
+        self.tells_activity = True
+        "Says when the caller begins and stops; not every one does."
         self.history: list[tuple[str, str]] = []
         self.texts: list[str] = []
         self.audio = bytearray()
@@ -240,13 +242,18 @@ class Session:
         """Wait for the next thing that the caller says (or said already); this is what was understood."""
         turn, self._taken = self._taken, self._taken + 1
         await self.hearing.until(lambda: self.hearing.turns > turn)
-        self.send({"voiceActivity": {"type": "ACTIVITY_START", "audioOffset": f"{self.hearing.heard_ms / 1000}s"}})
+        self._activity("START")
         await self.hearing.until(lambda: self.hearing.ends > turn)
-        self.send({"voiceActivity": {"type": "ACTIVITY_END", "audioOffset": f"{self.hearing.heard_ms / 1000}s"}})
+        self._activity("END")
         half = len(text) // 2
         for piece in (text[:half], text[half:]):  # it comes in pieces, and nobody says which is the last
             self.send({"serverContent": {"inputTranscription": {"text": piece}}})
         self.memory.turns.append(f"caller: {text}")
+
+    def _activity(self, what: str) -> None:
+        if self.tells_activity:
+            offset = f"{self.hearing.heard_ms / 1000:g}s"
+            self.send({"voiceActivity": {"type": f"ACTIVITY_{what}", "audioOffset": offset}})
 
     async def says(self, text: str, ms: int = 400, *, hz: float = 440.0, done: bool = True) -> bool:
         """Say something; return whether it was played to its end without the caller interrupting."""
