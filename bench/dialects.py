@@ -1,6 +1,6 @@
 """Each dialect with many calls at once: what is missing, the gaps, what a frame costs, and the delay added.
 
-    python -m bench.dialects [--calls 200] [--seconds 10] [--only audio_fork] [--quick]
+    python -m bench.dialects [--calls 200] [--seconds 10] [--only audio_fork] [--quick] [--ahead]
 
 The gateway is the real `Gateway` in a process of its own; the load is the faithful simulator on another core, with the
 audio module of each dialect in turn, and listens at every caller's end. Twice per dialect:
@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -23,7 +24,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from bench._support import SERVER_CORE, Busy, be_apart, percentile, pin, show
+from bench.machine import LOAD_CORE, SERVER_CORE, cpu_s, go_ahead, percentile, pin
+from bench.report import print_table
 from rich.console import Console
 
 from dueto.app.gateway import Gateway
@@ -126,7 +128,8 @@ async def run(dialect: str, calls: int, seconds: float, *, talks: bool) -> Run:
         dialect=dialect,  # type: ignore[arg-type]
     )
     placed = []
-    busy = Busy(server=process.pid, load=os.getpid())
+    pids = {"server": process.pid, "load": os.getpid()}
+    began_s, before = time.monotonic(), {name: cpu_s(pid) for name, pid in pids.items()}
     async with switch:
         for _ in range(calls):
             placed.append(await switch.place(Caller(script=script, rate_hz=RATE_HZ)))
@@ -134,7 +137,8 @@ async def run(dialect: str, calls: int, seconds: float, *, talks: bool) -> Run:
         for call in placed:
             await call.over()
             await call.released()
-        shares, spent, stalled_s = busy.shares(), busy.spent_s(), switch.skipped_s
+        spent = {name: cpu_s(pid) - before[name] for name, pid in pids.items()}
+        passed_s, stalled_s = time.monotonic() - began_s, switch.skipped_s
         ours.send(None)
         frames = await asyncio.to_thread(ours.recv)
     process.join(10)
@@ -146,8 +150,8 @@ async def run(dialect: str, calls: int, seconds: float, *, talks: bool) -> Run:
         frames["down"],
         frames["underruns"],
         spent["server"],
-        shares["server"],
-        shares["load"],
+        spent["server"] / passed_s,
+        spent["load"] / passed_s,
         stalled_s,
     )
 
@@ -185,7 +189,7 @@ def delay_down_ms(agent_hz: int, stream_hz: int, down_hz: int) -> float:
 def show_delays(console: Console) -> None:
     """Print what the pairs of rates cost."""
     pairs = [(stream, agent) for stream in (8000, 16000) for agent in RATES_HZ]
-    show(
+    print_table(
         console,
         "Delay added, ms: an impulse in, an impulse out (a whole utterance at once, `say`, is not delayed at all)",
         ("stream", "agent", "up", "down", "down, base64 fork"),
@@ -199,7 +203,6 @@ def show_delays(console: Console) -> None:
             )
             for stream, agent in pairs
         ),
-        text=2,
     )
     assert len(resample_all(bytes(320), 8000, 16000)) == 640
 
@@ -211,10 +214,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--only", default="")
     parser.add_argument("--quick", action="store_true", help="20 calls, 3 s")
+    parser.add_argument("--ahead", action="store_true", help="ahead of all other work of the machine (needs root)")
     options = parser.parse_args()
     calls, seconds = (20, 3.0) if options.quick else (options.calls, options.seconds)
     console = Console(highlight=False)
-    be_apart(console)
+    if options.ahead:
+        go_ahead()
+    pin(LOAD_CORE)
     sound, failed, rows = sweep(RATE_HZ, seconds), False, []
     for name, dialect in DIALECTS.items():
         if not dialect.module or (options.only and name != options.only):
@@ -248,7 +254,7 @@ def main() -> int:
                 f"{deaf.stalled_s + talk.stalled_s:.1f}",
             )
         )
-    show(
+    print_table(
         console,
         f"{calls} calls at once, {seconds:.0f} s of speech each, streams of {RATE_HZ} Hz",
         (

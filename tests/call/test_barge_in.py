@@ -58,7 +58,7 @@ def test_the_measured_silence_is_what_the_caller_hears(dialect: Dialect) -> None
     call, barge_ins = run_virtual(one_call(agent, dialect), start_s=1000.0)
     (told,) = barge_ins
     assert told["by"] == "speech"
-    assert told["known_by"] == ("switch" if dialect.downlink == "file" else "ledger")
+    assert told["known_by"] == ("switch" if dialect.downlink == "file" else "marks" if dialect.marks else "ledger")
     silence_ms = told["silence_ms"]
     assert isinstance(silence_ms, int)
     assert 0 <= silence_ms <= dialect.lead_ms

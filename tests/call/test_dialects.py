@@ -15,10 +15,11 @@ from tests.support.virtual import URL, MediaTwin, Virtual, virtual_desk
 
 from dueto.call import Call, CallRules
 from dueto.call.events import MediaLost, MediaResumed
+from dueto.call.stream_player import MARK_S
 from dueto.errors import Interrupted
 from dueto.sim import Caller, Faults, Line, SimCall, Switch, run_virtual, tone
 from dueto.sim.listening import compare, ends_at, sweep
-from dueto.wire.media import DIALECTS, UNICAST, Dialect
+from dueto.wire.media import AUDIO_FORK_BINARY, DIALECTS, UNICAST, Dialect
 
 MODULES = {name: dialect for name, dialect in DIALECTS.items() if dialect.module}
 "Those that an audio module speaks, whose streams run at a rate of their own."
@@ -346,6 +347,51 @@ def test_what_is_said_while_the_stream_is_away_waits_for_it(dialect: Dialect) ->
     loud = np.abs(np.frombuffer(call.heard, "<i2").astype(int)) > 500
     assert loud.sum() == pytest.approx(4000 * 0.9, rel=0.1)
     assert ends_at(call.heard) > 8000
+
+
+# -- marks
+
+
+@pytest.mark.parametrize(("stream_hz", "late_s"), [(8000, 0.3), (16000, 0.3), (8000, 0.0)])
+def test_a_sentence_is_over_when_its_mark_was_played(
+    stream_hz: int, late_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A way that takes its time: the ledger alone would believe the sentence to be over while it is still heard."""
+    for name in ("send_audio", "send_text"):
+        send = getattr(MediaTwin, name)
+
+        def slow(leg: MediaTwin, data: Any, send: Any = send) -> None:
+            asyncio.get_running_loop().call_later(late_s, send, leg, data)
+
+        monkeypatch.setattr(MediaTwin, name, slow)
+    over: list[float] = []
+
+    async def agent(call: Call) -> None:
+        for _ in range(2):
+            await call.say(tone(stream_hz, 1.0, 440.0))
+            over.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(1.0)
+
+    (call,), here = run(call_with(agent, AUDIO_FORK_BINARY, rate_hz=stream_hz))
+    heard = np.abs(np.frombuffer(call.heard, "<i2").astype(int)) > 500
+    assert heard.sum() == pytest.approx(2 * 8000 * 0.9, rel=0.1)
+    first = int(np.flatnonzero(heard)[0])
+    ends = call.placed_at + (first + 8000) / 8000
+    assert ends - 0.02 <= over[0] <= ends + 0.06
+    assert here.names().count("media_text") == 1  # the stream's metadata, and no mark
+
+
+def test_a_mark_that_never_comes_holds_nothing_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MediaTwin, "send_text", lambda leg, text: None)
+    took: list[float] = []
+
+    async def agent(call: Call) -> None:
+        began = asyncio.get_running_loop().time()
+        await call.say(tone(8000, 1.0, 440.0))
+        took.append(asyncio.get_running_loop().time() - began)
+
+    run(call_with(agent, AUDIO_FORK_BINARY))
+    assert 1.0 <= took[0] <= 1.0 + MARK_S + 0.1
 
 
 def test_a_switch_in_a_scene_knows_every_dialect() -> None:

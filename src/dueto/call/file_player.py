@@ -176,8 +176,15 @@ class FilePlayer:
                 return  # there is nobody who could play it
             await asyncio.wait([piece.over for piece in self._pieces.values()], return_when=asyncio.FIRST_COMPLETED)
 
+    def text(self, text: str) -> bool:
+        """None is: what was played is told by the switch's events."""
+        return False
+
     def stream_lost(self, *, stopped: bool) -> None:
         """Nothing to do yet: what is being played is played to its end."""
+
+    def end(self) -> None:
+        """Nothing to do: the call's tasks end by themselves."""
 
     def stream_came(self) -> None:
         """The files that nobody has told us of went with the stream before."""

@@ -146,6 +146,10 @@ class Player(Protocol):
         """
         ...
 
+    def text(self, text: str) -> bool:
+        """A text of the audio module. Returns whether it was meant for us."""
+        ...
+
     def stream_lost(self, *, stopped: bool) -> None:
         """The stream is gone, and with it what the far end had not played: it is said again on the next one.
 
@@ -155,6 +159,10 @@ class Player(Protocol):
 
     def stream_came(self) -> None:
         """A new stream is here."""
+        ...
+
+    def end(self) -> None:
+        """The call is over."""
         ...
 
     @property

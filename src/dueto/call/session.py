@@ -292,7 +292,8 @@ class Session(Reach):
 
     def media_text(self, leg: MediaLeg, text: str) -> None:
         """Metadata, or what the dialplan had the module send."""
-        self.journal("media_text", length=len(text))
+        if not self.voice.text(text):
+            self.journal("media_text", length=len(text))
 
     def media_closed(self, leg: MediaLeg, code: int, reason: str) -> None:
         """A stream ended; only the current one means anything."""

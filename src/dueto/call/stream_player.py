@@ -12,6 +12,7 @@ from dueto.errors import Interrupted
 from dueto.legs.ports import MediaLeg
 from dueto.legs.ticker import Ticker
 from dueto.wire.media import Dialect
+from dueto.wire.media.audio_fork import read_mark, set_mark
 
 BACKLOG_EVERY_S = 0.1
 "How often the kernel is asked what it still holds: a system call, so not for every frame."
@@ -21,6 +22,10 @@ SETTLE_S = 0.06
 "mod_audio_fork clears with the channel's next frame: what comes before that would be cleared too."
 
 
+MARK_S = 0.5
+"How much later than the ledger thinks a mark may be told: then it is taken for lost, as resampling loses them."
+
+
 class _Streamed(Outcome):
     """Something being said down a stream; the ledger knows how much of it was heard."""
 
@@ -28,6 +33,8 @@ class _Streamed(Outcome):
         super().__init__()
         self.utterance = utterance
         self.resampler = resampler
+        self.mark = ""
+        "The mark behind its last frame, until the far end says that it was played."
         self._player = player
 
     @property
@@ -97,6 +104,9 @@ class StreamPlayer:
         self._backlog_at = 0.0
         self._paused = False
         self._settled_at = 0.0
+        self._marks = 0
+        self._silence: tuple[str, Silent, float] | None = None
+        "The mark that tells that what was cut is silent; who wants to know; when it is by the ledger."
         self._quiet: list[asyncio.Future[None]] = []
         self.frames_sent = 0
         self.tape: Tape | None = None
@@ -168,8 +178,11 @@ class StreamPlayer:
         ends_at = self._ledger.sounds_until
         # `killAudio` would break off what the switch runs, too.
         drops = bool(self._dialect.clear_text) and (breaks or self._dialect.clear != "killAudio")
+        marked = ""
         if drops and ends_at > now:
             if media is not None:
+                if silent is not None and self._dialect.marks:
+                    marked = self._set_mark(media)
                 media.send_text(self._dialect.clear_text)
             if self._dialect.clear == "killAudio":
                 self._settled_at = now + SETTLE_S
@@ -178,7 +191,10 @@ class StreamPlayer:
         cut = {utterance.id: ms for utterance, ms in self._ledger.clear(now, drops_sent=drops)}
         if self.tape is not None:
             self.tape.cut(ends_at)
-        if silent is not None and ends_at > now:
+        if silent is not None and marked:
+            self._silence = (marked, silent, ends_at)
+            self._ticker.add(self._tick)
+        elif silent is not None and ends_at > now:
             silent(ends_at, "ledger")
         hit = [saying for saying in self._sayings if saying.utterance.id in cut]
         self._sayings = [saying for saying in self._sayings if saying not in hit]  # all sent: it will be heard
@@ -193,6 +209,28 @@ class StreamPlayer:
             self._ledger.far_end_lost(now)
             if self.tape is not None:
                 self.tape.cut(now)
+
+    def text(self, text: str) -> bool:
+        """A text of the module: a mark of ours may have been played, or cleared. Returns whether it is one."""
+        mark = read_mark(text) if self._dialect.marks else None
+        if mark is None:
+            return False
+        if self._silence is not None and self._silence[0] == mark.name:
+            _, silent, _ = self._silence
+            self._silence = None
+            silent(self._clock(), "marks")
+        for saying in self._sayings:
+            if saying.mark == mark.name:
+                saying.mark = ""
+        self._pump(self._clock())
+        return True
+
+    def end(self) -> None:
+        """The call is over: no mark comes any more."""
+        if self._silence is not None:
+            _, silent, ends_at = self._silence
+            self._silence = None
+            silent(ends_at, "ledger")
 
     def stream_came(self) -> None:
         """A new stream: go on."""
@@ -232,18 +270,25 @@ class StreamPlayer:
     def _pump(self, now: float, backlog_ms: float = 0.0) -> bool:
         media = self._media()
         if media is not None and not self._paused and now >= self._settled_at:
-            self._send(media, self._ledger.due(now, backlog_ms))  # a backlog counts once, at the moment it was measured
+            frames = self._ledger.due(now, backlog_ms)  # a backlog counts once, at the moment it was measured
+            self._send(media, frames)
+            if frames and self._dialect.marks:
+                self._mark_the_last(media)
         for saying in tuple(self._sayings):
             ends_at = self._ledger.heard_at(saying.utterance)
-            if ends_at is not None and ends_at <= now:
+            if ends_at is not None and ends_at <= now and (not saying.mark or ends_at + MARK_S <= now):
                 self._sayings.remove(saying)
                 saying.end()
+        if self._silence is not None and self._silence[2] + MARK_S <= now:
+            _, silent, ends_at = self._silence
+            self._silence = None
+            silent(ends_at, "ledger")
         if self._quiet and (self._ledger.idle(now) or media is None):
             for waiter in self._quiet:
                 if not waiter.done():
                     waiter.set_result(None)
             self._quiet.clear()
-        busy = bool(self._sayings or self._quiet) or self._ledger.next_due(now) is not None
+        busy = bool(self._sayings or self._quiet or self._silence) or self._ledger.next_due(now) is not None
         if busy:
             self._ticker.add(self._tick)
         return busy
@@ -258,6 +303,19 @@ class StreamPlayer:
         if self.tape is not None and frames:  # they follow each other without a gap
             begins_at = self._ledger.plays_until - len(frames) * self._dialect.frame_ms / 1000
             self.tape.heard(self._taped.process(b"".join(frames)), begins_at)
+
+    def _mark_the_last(self, media: MediaLeg) -> None:
+        """Behind the last frame there is, and only there: with more to come a mark is a sample among the others."""
+        last = self._sayings[-1] if self._sayings else None
+        if last is None or last.mark or self._ledger.waiting_ms or self._ledger.heard_at(last.utterance) is None:
+            return
+        last.mark = self._set_mark(media)
+
+    def _set_mark(self, media: MediaLeg) -> str:
+        self._marks += 1
+        name = f"m{self._marks}"
+        media.send_text(set_mark(name))
+        return name
 
     def _resampler(self) -> Resampler | None:
         return Resampler(self._rate_hz, self._down_hz) if self._rate_hz != self._down_hz else None

@@ -173,6 +173,10 @@ class Voice:
                 if dialect.files is not None and subclass == dialect.files.event:
                     finder.contradicted(self._session, dialect)
 
+    def text(self, text: str) -> bool:
+        """A text of the audio module. Returns whether it was the player's."""
+        return self.player is not None and self.player.text(text)
+
     def stream_lost(self, *, stopped: bool) -> None:
         """The stream is gone; what it had not played waits for the next one."""
         if self.player is not None:
@@ -198,6 +202,8 @@ class Voice:
     def end(self) -> None:
         """The call is over: readers come to their end, ears give back what they borrowed."""
         self.open = False
+        if self.player is not None:
+            self.player.end()
         for queue in self._queues:
             queue.end()
         for ear in self._ears:
