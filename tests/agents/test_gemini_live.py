@@ -388,6 +388,7 @@ async def squeaks(session: Session) -> None:
         (lambda session: _closes(session, *QUOTA), "quota", "quota is used up"),
         (lambda session: _closes(session, 1008, "Requested entity was not found."), "refused", "1008"),
         (lambda session: _closes(session, 1000, ""), "dropped", "1000"),
+        (lambda session: _closes(session, *EXPIRED), "limit", "its time was up"),
     ],
 )
 async def test_a_conversation_that_fails_says_why(script: Script, fault: str, text: str) -> None:

@@ -218,6 +218,25 @@ async def test_a_key_that_is_pressed_cuts_the_model_and_is_answered(kind: str) -
         assert audible_ms(call, 900) == pytest.approx(300, abs=40)
 
 
+@on_both
+async def test_a_provider_that_is_slower_than_its_speech_is_heard_to_the_end(kind: str) -> None:
+    over = asyncio.Event()
+
+    async def script(session: Any) -> None:
+        session.server.speed = 0.8
+        await opens(session, "Good morning.", 600, 500)
+        over.set()
+
+    async def talk(line: Line) -> None:
+        await over.wait()
+        await line.hears_silence(300)
+
+    async with scene(kind, script) as at:
+        call = await at.call(talk)
+        assert audible_ms(call, 500) == pytest.approx(600, abs=60)
+        assert at.transcript == [("agent", "Good morning.")]
+
+
 async def test_a_gemini_session_moves_in_mid_call_and_the_caller_notices_nothing() -> None:
     async def script(session: fake_gemini.Session) -> None:
         if session.resumed:
