@@ -15,14 +15,14 @@ import time
 
 from bench.lab import OUT, Failed, language
 from bench.machine import LOAD_CORE, described, go_ahead, pin
-from bench.measures import both_legs, control, media
+from bench.measures import both_legs, control, media, provider
 from bench.report import show, write
 from bench.rows import FULL, QUICK, Measure, Pace, Row
 from bench.venvs import versions
 from rich.console import Console
 
 RESULTS = OUT / "results.json"
-MEASURES: list[tuple[Row, Measure]] = [*control.MEASURES, *media.MEASURES, *both_legs.MEASURES]
+MEASURES: list[tuple[Row, Measure]] = [*control.MEASURES, *media.MEASURES, *both_legs.MEASURES, *provider.MEASURES]
 
 
 def kept() -> dict[str, Row]:
