@@ -101,6 +101,8 @@ class StreamPlayer:
         self._live: Utterance | None = None
         self._live_resampler = self._resampler()
         self._sayings: list[_Streamed] = []
+        self._full_s = (dialect.lead_ms - 2 * dialect.frame_ms) / 1000
+        "With so much ahead of the caller's ear, the lead is full but for what the ticker is about to send."
         self._backlog_at = 0.0
         self._paused = False
         self._settled_at = 0.0
@@ -137,7 +139,11 @@ class StreamPlayer:
     def add(self, saying: _Streamed, pcm: bytes) -> None:
         """More of something."""
         self._ledger.add(saying.utterance, pcm if saying.resampler is None else saying.resampler.process(pcm))
-        self._pump(self._clock())
+        now = self._clock()
+        if self._ledger.sounds_until - now < self._full_s:
+            self._pump(now)
+        else:  # the ticker sends it: now, a frame would leave early, and the next tick had none
+            self._ticker.add(self._tick)
 
     def finish(self, saying: _Streamed) -> None:
         """Nothing more of something."""
