@@ -10,6 +10,7 @@ import numpy as np
 import trustme
 from bench.lab import OUT, Failed, Figures, Kind, Load, Server
 from bench.machine import LOAD_CORE
+from bench.measures.media import steps
 from bench.rows import Goal, Metric, Pace, Row
 from bench.venvs import HERE, python
 
@@ -49,7 +50,7 @@ def talking(server: Server, load: Load, calls: int) -> None:
 
 
 def sample(server: Server, provider: Server, load: Load, seconds: float) -> Figures:
-    """Return a row's figures: CPU per frame (20 ms of a call, both ways), gaps at the caller, how busy everybody was."""
+    """Return a row's figures: CPU per frame (20 ms of a call, both ways), gaps at the caller, how busy all were."""
     before_s, theirs_s = server.spent_s(), provider.spent_s()
     figures = load.measure(seconds)
     spent_s, theirs_s = server.spent_s() - before_s, provider.spent_s() - theirs_s
@@ -79,32 +80,33 @@ def bridged(row: Row, pace: Pace) -> None:
 
 def capacity(row: Row, pace: Pace) -> None:
     """R2: more and more bridged calls on one core, until the frames no longer come evenly."""
-    row.note(f"steps of about 6 % of what the CPU per frame promises; the last with a gap p99 of {EVEN_MS:.0f} ms counts")
+    row.note("steps as in M2; one that failed twice (uneven, or 3 % missing) was too much")
     row.note("the provider shares the load's core: where load busy is near 1, it was the provider that could not go on")
     with bridges() as (servers, provider):
         for _ in range(min(pace.rounds, 2)):
             for server in servers:
                 with Load(server, control="control" in server.ports) as load:
-                    row.add(server.name, **_carried(server, provider, load))
+                    row.add(server.name, **_carried(server, provider, load, pace))
 
 
-def _carried(server: Server, provider: Server, load: Load) -> Figures:
-    few = 40
-    talking(server, load, few)
-    figures = sample(server, provider, load, 1.5)
-    promised = 1e6 / (figures["frame_us"] * 50)
-    step, good, calls = max(round(promised * 0.06), 1), {"calls": 0.0}, few
-    more = max(round(promised * 0.5) - few, 0)
-    while True:
-        if more:
-            calls += more
-            load.place(more, in_flight=10)
-            time.sleep(1.0)
-            figures = sample(server, provider, load, 2)
-        if figures["gap_p99_ms"] > EVEN_MS or figures["down"] < 0.97:
-            return good
+def _carried(server: Server, provider: Server, load: Load, pace: Pace) -> Figures:
+    calls, good = 40, {"calls": 0.0}
+    talking(server, load, calls)
+    figures = sample(server, provider, load, 1.0)
+    for wanted in steps(1e6 / (figures["frame_us"] * 50), pace):
+        if wanted > calls:
+            load.place(wanted - calls, in_flight=10)
+            calls = wanted
+            time.sleep(0.7)
+        for _ in range(2):  # a stall of the machine is not the server's
+            figures = sample(server, provider, load, pace.seconds(2))
+            carried = figures["gap_p99_ms"] <= EVEN_MS and figures["down"] > 0.97
+            if carried:
+                break
+        if not carried:
+            break
         good = {"calls": calls, "server_busy": figures["server_busy"], "load_busy": figures["load_busy"]}
-        more = step
+    return good
 
 
 def resampling(row: Row, pace: Pace) -> None:

@@ -24,11 +24,14 @@ DELTA = (
     b'{"type":"response.output_audio.delta","event_id":"event_9","response_id":"resp_1","item_id":"item_1",'
     b'"output_index":0,"content_index":0,"delta":"' + SOUND + b'"}'
 )
-ITEM = b'{"id":"item_1","object":"realtime.item","type":"message","status":"in_progress","role":"assistant","content":[]}'
+ITEM = (
+    b'{"id":"item_1","object":"realtime.item","type":"message","status":"in_progress","role":"assistant","content":[]}'
+)
 UPDATED = b'{"type":"session.updated","event_id":"event_2","session":{}}'
 ANSWER = (
     b'{"type":"response.created","event_id":"event_3","response":{"id":"resp_1","status":"in_progress","output":[]}}',
-    b'{"type":"response.output_item.added","event_id":"event_4","response_id":"resp_1","output_index":0,"item":%s}' % ITEM,
+    b'{"type":"response.output_item.added","event_id":"event_4","response_id":"resp_1","output_index":0,"item":%s}'
+    % ITEM,
     b'{"type":"conversation.item.added","event_id":"event_5","previous_item_id":null,"item":%s}' % ITEM,
 )
 notes = Notes()

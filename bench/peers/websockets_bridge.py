@@ -56,7 +56,7 @@ async def hear(model: "object", waiting: deque[bytes]) -> None:
 
 async def pace(caller: ServerConnection, waiting: deque[bytes]) -> None:
     """Send a frame every 20 ms."""
-    while len(waiting) < LEAD_FRAMES:
+    while len(waiting) < LEAD_FRAMES:  # noqa: ASYNC110 - as it is usually done
         await asyncio.sleep(0.02)
     due = time.monotonic()
     while True:

@@ -1,5 +1,7 @@
 """A sentence that is still being made leaves in even steps, whenever its pieces come."""
 
+import itertools
+
 from dueto.call.stream_player import StreamPlayer
 from dueto.clock import Clock
 from dueto.legs.ticker import Tick, Ticker
@@ -54,5 +56,5 @@ async def test_what_comes_between_two_ticks_waits_for_the_next_one_while_enough_
             saying.add(piece)
     times = far.sent_at[lead:]
     assert len(times) == 49
-    gaps_ms = [round((after - before) * 1000) for before, after in zip(times, times[1:], strict=False)]
+    gaps_ms = [round((after - before) * 1000) for before, after in itertools.pairwise(times)]
     assert set(gaps_ms) == {FRAME_MS}
