@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.call.test_switch_link import Bent, up
 from tests.support.unicast import OverUnicast, samples, sweep, unicast_desk
 
 from dueto.call import Call, Destination
-from dueto.call.events import Bridged, HungUp, MediaLost, MediaResumed, Unbridged
+from dueto.call.events import Bridged, ControlJoined, HungUp, MediaLost, MediaResumed, Unbridged
+from dueto.call.placing import mint, place
 from dueto.call.ports import Accept
-from dueto.errors import Interrupted
+from dueto.errors import DuetoError, Interrupted
 from dueto.legs.unicast import UnicastOptions
 from dueto.sim import Caller, Endpoint, Faults, Line, MemoryNetwork, SimCall, Switch, VirtualTimeLoop, run_virtual, tone
 
@@ -67,6 +69,7 @@ def scene(
     patience_s: float = 60.0,
     faults: Faults | None = None,
     switch: dict[str, Any] | None = None,
+    link: Any = None,
     **desk: Any,
 ) -> tuple[Doing, SimCall, OverUnicast]:
     """Run one call whose agent does `what`, and `then` something from outside; its end is the caller's hangup."""
@@ -74,7 +77,7 @@ def scene(
     async def main() -> tuple[Doing, SimCall, OverUnicast]:
         agent = Doing(what)
         async with (
-            unicast_desk(agent, destinations=DESTINATIONS, **desk) as here,
+            unicast_desk(agent, destinations=DESTINATIONS, switch=link, **desk) as here,
             here.switch(**({"endpoints": ENDPOINTS} | (switch or {}))) as simulated,
         ):
             call = await simulated.place(caller or Caller(), faults=faults)
@@ -592,3 +595,129 @@ def _has(pcm: bytes, hz: int) -> bool:
         if spectrum[hz // 5] > 20 * np.median(spectrum) + 1000:
             return True
     return False
+
+
+# -- the ends of the control leg
+
+
+def test_a_lost_control_leg_is_had_again_and_the_stream_with_it() -> None:
+    link = Bent()
+
+    async def talk(call: Call) -> None:
+        await call.wait_for(ControlJoined, timeout_s=20)
+        await call.say(HELLO)
+
+    async def lose(agent: Doing, call: SimCall, here: OverUnicast, switch: Switch) -> None:
+        await up(link, switch)
+        await agent.done.wait()
+        await link.aclose()
+
+    agent, call, here = scene(
+        talk,
+        lose,
+        link=link,
+        faults=Faults(control_reset_after_s=2.0),
+        switch={"dialplan": [("sleep", "60000")]},
+    )
+    assert agent.runs == 1
+    assert loud_ms(call.heard) == 500
+    assert [kind for kind in agent.kinds if kind.startswith("Control")] == ["ControlLost", "ControlJoined"]
+    assert here.desk.names().count("media_connected") == 2
+
+
+def test_without_an_inbound_socket_a_lost_control_leg_ends_the_call_and_the_dialplan_goes_on() -> None:
+    async def over(agent: Doing, call: SimCall, here: OverUnicast, switch: Switch) -> None:
+        await here.desk.until_noted("call_ended")
+        assert call.channel.up, "the caller is in the dialplan's fall-back"
+
+    agent, _, here = scene(
+        nothing, over, faults=Faults(control_reset_after_s=1.0), switch={"dialplan": [("sleep", "5000")]}
+    )
+    assert isinstance(agent.events[-1], HungUp)
+    lost = [at for at, name in enumerate(here.desk.names()) if name in ("control_lost", "hungup")]
+    assert len(lost) == 2
+
+
+def test_a_gateway_that_comes_back_takes_its_calls_back() -> None:
+    async def main() -> None:
+        first, second = Doing(nothing), Doing(lambda call: call.say(HELLO))
+        network, link = MemoryNetwork(), Bent()
+        async with contextlib.AsyncExitStack() as stack:
+            old = await stack.enter_async_context(unicast_desk(first, network=network, empty=False, switch=link))
+            switch = await stack.enter_async_context(old.switch(dialplan=[("sleep", "600000")]))
+            await up(link, switch)
+            calls = [await switch.place(Caller(f"200{number}")) for number in range(3)]
+            await old.desk.until_noted("agent_started", times=3)
+            await asyncio.sleep(0.5)
+            await link.aclose()
+            for session in old.desk.desk:
+                session.abort()
+            new_link = Bent()
+            new = await stack.enter_async_context(unicast_desk(second, network=network, empty=False, switch=new_link))
+            old.desk.doors._control = new.desk.doors._control  # who listens now
+            await asyncio.sleep(2.0)
+            new_link.on_up(new.desk.desk.switch_up)
+            await up(new_link, switch)
+            await new.desk.until_noted("said", times=3)
+            assert [loud_ms(call.heard) for call in calls] == [500] * 3
+            for call in calls:
+                call.hang_up()
+                await call.over()
+            await new_link.aclose()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("while_playing", [False, True])
+def test_leaving_gives_the_channel_to_the_dialplan_without_a_sound_of_ours(while_playing: bool) -> None:
+    async def leave(call: Call) -> None:
+        if while_playing:
+            playing = asyncio.ensure_future(call.play("tone_stream://%(5000,0,900)"))
+            await asyncio.sleep(0.5)
+            await call.return_to_dialplan(dueto_result="enough")
+            with contextlib.suppress(DuetoError):
+                await playing
+        else:
+            saying = asyncio.ensure_future(call.say(tone(8000, 5.0, 600)))
+            await asyncio.sleep(0.5)
+            await call.return_to_dialplan(dueto_result="enough")
+            with contextlib.suppress(DuetoError):
+                await saying
+
+    async def later(agent: Doing, call: SimCall, here: OverUnicast, switch: Switch) -> None:
+        await here.desk.until_noted("call_ended")
+        await asyncio.sleep(6.0 if while_playing else 1.0)  # what plays, plays on
+        assert call.channel.up
+        assert call.ended_in == "playback"
+        assert call.channel.unicast is None
+
+    _, call, here = scene(leave, later, switch={"dialplan": [("playback", "tone_stream://%(30000,0,1500)")]})
+    assert call.channel.variables["dueto_result"] == "enough"
+    assert _pitch(call.heard[-8000:]) == 1500
+    assert here.desk.names().count("control_connected") == 1
+
+
+def test_a_placed_call_is_an_ordinary_one() -> None:
+    link = Bent()
+
+    async def main() -> None:
+        agent = Doing(lambda call: call.say(HELLO))
+        async with unicast_desk(agent, switch=link) as here, here.switch(endpoints=ENDPOINTS) as switch:
+            await up(link, switch)
+            dialled = await dial(here.desk, link, agent)
+            assert dialled.ok
+            await agent.done.wait()
+            other = switch.calls[dialled.unique_id]
+            assert loud_ms(other.heard) == 500
+            other.hang_up()
+            await other.over()
+            await link.aclose()
+
+    async def dial(virtual: Any, link: Bent, agent: Any) -> Any:
+        async def job(command: str, argument: str, timeout_s: float) -> str:
+            return await link.job(command, argument, timeout_s=timeout_s)
+
+        given: dict[str, Any] = {"unique_id": mint(), "variables": {}, "timeout_s": 20.0}
+        return await place(virtual.desk, virtual.desk.house, job, "user/1001", agent, **given)
+
+    run_virtual(main())

@@ -68,7 +68,8 @@ class UnicastStream:
         self._parked = True
         if self._reentered is not None and not self._reentered.done():
             self._reentered.set_result(None)
-        elif leg is not self._spent:
+        else:
+            self._lost_with_its_loop()
             self._come_back()
 
     def parked(self, parked: bool) -> None:
@@ -117,6 +118,7 @@ class UnicastStream:
 
     def control_gone(self) -> None:
         """The socket is closed, so its park loop is over: the stream must be seen to end too."""
+        self._lost_with_its_loop()
         self._watch()
 
     # -- how it is had
@@ -277,6 +279,12 @@ class UnicastStream:
         if leg is self._leg and not self._applications and self._session.state.phase is not Phase.BRIDGED:
             self._session.stream_away = stalled
             self._stalled_in = self._session.voice.generation if stalled else None
+
+    def _lost_with_its_loop(self) -> None:
+        """The loop that had the stream is over, whether or not that shows yet: what is to be said waits."""
+        if self._leg is not None and not self._session.stream_away:
+            self._session.stream_away = True
+            self._stalled_in = self._session.voice.generation
 
     def _unsaid(self) -> list[bytes]:
         """What a stream took along that was lost in mid-sentence, unless the agent has cut that sentence since."""
