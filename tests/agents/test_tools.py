@@ -303,6 +303,7 @@ def test_a_message_is_kept_with_who_called_and_when(tmp_path: Path) -> None:
     assert kept.pop("destination_number") is not None
     assert kept == {
         "agent": "front",
+        "tenant": "",
         "caller_number": "4912345",
         "text": "The boiler\nis cold.",
         "caller_name": "",
@@ -340,7 +341,7 @@ async def test_what_does_not_fit_on_the_disk_leaves_no_half_line(
 ) -> None:
     path = tmp_path / "messages.jsonl"
     file = MessageFile(path, largest_bytes=1000)
-    message = Message("2026", "id", "a", "1", "2", "x" * 300)
+    message = Message("2026", "id", "a", "t", "1", "2", "x" * 300)
     await file.keep(message)
     size = path.stat().st_size
     write = os.write

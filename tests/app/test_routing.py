@@ -1,6 +1,7 @@
 """`[[route]]` and `[tenants.NAME]`: who gets which call, whom its caller can reach, and how many at once."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.app.test_gateway import switch_for
 from tests.call.test_transfers import virtually
 from tests.support.virtual import Virtual, virtual_desk
 
+from dueto.agents.own_tools import load_tools
+from dueto.agents.profiles import Kind, LoadedAgent, Surroundings, VoiceProfile
 from dueto.agents.routing import pattern
 from dueto.app.gateway import Gateway
 from dueto.app.sections import RouteSettings
@@ -227,6 +230,46 @@ async def test_an_agents_limit_is_for_all_its_routes(tmp_path: Path) -> None:
         await two.over()
         assert two.channel.variables["dueto_result"] == "full"
         assert len(SEEN["night"]) == 1
+
+
+class TakerProfile(VoiceProfile):
+    """The keys of an agent that takes a message from whoever calls."""
+
+
+def _build(profile: TakerProfile, around: Surroundings) -> LoadedAgent:
+    box = load_tools(["take_message"], agent=around.name, keep=around.keep_message)
+
+    async def heard() -> bool:
+        return True
+
+    async def take(call: Call) -> None:
+        await box.run(call, "take_message", '{"message": "Call me back."}', heard)
+
+    return LoadedAgent(around.name, take)
+
+
+TAKER = Kind(TakerProfile, _build)
+
+
+def tenants_in(path: Path) -> list[str]:
+    return [json.loads(line)["tenant"] for line in path.read_text().splitlines()]
+
+
+async def test_a_tenants_messages_go_to_its_own_file(tmp_path: Path) -> None:
+    taker = {"use": f"{HERE}:TAKER", "greeting": ""}
+    given = gateway_settings(
+        agent={"use": "taker"},
+        agents={"taker": taker},
+        records={"messages": str(tmp_path / "all.jsonl")},
+        tenants={"acme": {"messages": str(tmp_path / "acme.jsonl")}, "bakery": {}},
+    )
+    routes = [{"secretary": name, "tenant": name} for name in ("acme", "bakery")]
+    given = given.model_copy(update={"route": tuple(RouteSettings.model_validate(route) for route in routes)})
+    async with Gateway(given) as gateway, switch_for(gateway) as switch:
+        for secretary in ("acme", "bakery", "nobody"):
+            await (await switch.place(Caller(secretary=secretary))).over()
+    assert tenants_in(tmp_path / "acme.jsonl") == ["acme"]
+    assert tenants_in(tmp_path / "all.jsonl") == ["bakery", ""]
 
 
 def test_who_brings_no_voice_speaks_with_the_gateways(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def _taking(keep: KeepMessage, agent: str) -> Callable[[Errand, Any], Awaitable[
             at=call.local_time().astimezone().isoformat(timespec="seconds"),
             call=call.unique_id,
             agent=agent,
+            tenant=call.tenant,
             caller_number=call.caller_number[:64],
             destination_number=call.destination_number[:64],
             text=arguments.message,

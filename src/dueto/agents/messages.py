@@ -24,6 +24,8 @@ class Message(msgspec.Struct, frozen=True):
     call: str
     "The channel's `Unique-ID`."
     agent: str
+    tenant: str
+    "Whose call it was; empty: nobody's in particular."
     caller_number: str
     destination_number: str
     text: str

@@ -94,6 +94,7 @@ class Router:
             self._house,
             agent=to.agent,
             agent_name=to.name,
+            tenant=to.tenant,
             destinations=to.destinations,
             rules=to.rules,
             mouth=to.mouth or self._house.mouth,

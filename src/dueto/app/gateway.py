@@ -72,7 +72,7 @@ class Gateway:
         "The ports that are listened on, once started: those of the settings, or free ones where those said 0."
         self.exchange = _exchange(settings)
         rules = _rules(settings)
-        equipment = Equipment(os.environ, _messages(settings), self.exchange, mouth, _spare_mouth)
+        equipment = Equipment(os.environ, _keepers(settings), self.exchange, mouth, _spare_mouth)
         staff = Staff(settings, rules, equipment, agent=agent)
         first = staff.otherwise
         self.agent = LoadedAgent(first.name, first.agent, first.mouth, staff.start, staff.aclose)
@@ -294,12 +294,13 @@ def _timelines(settings: Settings) -> Timelines | None:
     return Timelines(Path(settings.records.timelines), complain=complain)
 
 
-def _messages(settings: Settings) -> KeepMessage | None:
-    if not settings.records.messages:
-        return None
-    file = MessageFile(Path(settings.records.messages))
-    file.check()
-    return file.keep
+def _keepers(settings: Settings) -> dict[str, KeepMessage]:
+    """Where messages go, by tenant. Two that name the same file share it."""
+    paths = {"": settings.records.messages, **{name: tenant.messages for name, tenant in settings.tenants.items()}}
+    files = {path: MessageFile(Path(path)) for path in paths.values() if path}
+    for file in files.values():
+        file.check()
+    return {name: files[path].keep for name, path in paths.items() if path}
 
 
 class _ControlServer(Protocol):

@@ -205,6 +205,13 @@ PatternList = Annotated[tuple[str, ...], BeforeValidator(_as_patterns)]
 "One text, or several: any of them."
 
 
+def whole_path(text: str, what: str, example: str) -> str:
+    """Return a path that does not depend on where we were started; or nothing. Raises: ValueError."""
+    if text and (not text.isprintable() or not text.startswith("/")):
+        raise ValueError(f'expected the whole path of {what}, such as "/var/lib/dueto/{example}"')
+    return text
+
+
 class RouteSettings(Section):
     """Who takes which calls: `[[route]]`, the first that matches. What it does not speak of may be anything."""
 
@@ -232,6 +239,12 @@ class TenantSettings(Section):
     max_calls: Annotated[Whole, Field(ge=0)] = 0
     when_failed: str = ""
     when_full: WhenFull = "return_to_dialplan"
+    messages: str = ""
+
+    @field_validator("messages")
+    @classmethod
+    def _check_messages(cls, text: str) -> str:
+        return whole_path(text, "a file", "acme.jsonl")
 
 
 class DestinationSettings(Section):
@@ -318,14 +331,15 @@ class RecordsSettings(Section):
     messages: str = ""
     timelines: str = ""
 
-    @field_validator("messages", "timelines")
+    @field_validator("messages")
     @classmethod
-    def _check_path(cls, text: str, info: ValidationInfo) -> str:
-        if text and (not text.isprintable() or not text.startswith("/")):
-            what = "a file" if info.field_name == "messages" else "a folder"
-            example = "messages.jsonl" if info.field_name == "messages" else "timelines"
-            raise ValueError(f'expected the whole path of {what}, such as "/var/lib/dueto/{example}"')
-        return text
+    def _check_messages(cls, text: str) -> str:
+        return whole_path(text, "a file", "messages.jsonl")
+
+    @field_validator("timelines")
+    @classmethod
+    def _check_timelines(cls, text: str) -> str:
+        return whole_path(text, "a folder", "timelines")
 
 
 class TwilioSettings(Section):

@@ -29,7 +29,8 @@ class Equipment:
     """What agents are built with."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
-    keep_message: KeepMessage | None = None
+    keepers: Mapping[str, KeepMessage] = field(default_factory=dict)
+    "Where messages go, by tenant; those of the empty name are for all that have none of their own."
     exchange: Exchange | None = None
     "For agents whose peers call back: the calls that their REST requests speak of."
     mouth: Mouth | None = None
@@ -121,7 +122,7 @@ class Staff:
                 destinations.values(),
                 settings.agents,
                 equipment.environment,
-                equipment.keep_message,
+                equipment.keepers.get(tenant, equipment.keepers.get("")),
                 equipment.exchange,
             )
             self._built[name, tenant] = built

@@ -108,6 +108,11 @@ class Call:
         """Where this caller can be transferred to, by name."""
         return self._session.house.destinations
 
+    @property
+    def tenant(self) -> str:
+        """Whose call it is, by the `[[route]]` that it came by; empty: nobody's in particular."""
+        return self._session.house.tenant
+
     def local_time(self) -> datetime:
         """What the clock on the wall says here, for opening hours."""
         return self._session.house.local_time()

@@ -93,6 +93,8 @@ class House:
 
     agent: Agent
     agent_name: str = "agent"
+    tenant: str = ""
+    "Whose calls these are: the NAME of a `[tenants.NAME]`; empty: nobody's in particular."
     route: "Route | None" = None
     "Asked when the agent is to begin: who takes this call, under which rules."
     rules: CallRules = field(default_factory=CallRules)
