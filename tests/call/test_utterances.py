@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
-from tests.support.virtual import virtual_desk
+from tests.support.virtual import MediaTwin, virtual_desk
 
 from dueto.call import Call
 from dueto.errors import CallEnded, Interrupted, LocalProtocolError, NotCapable
@@ -219,3 +219,32 @@ def test_after_the_call_nothing_can_be_begun_and_what_was_begun_is_interrupted(d
 
     hear(agent, dialect)
     assert outcomes == [CallEnded]
+
+
+def test_pieces_that_come_between_two_ticks_do_not_disturb_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[float] = []
+    send_audio = MediaTwin.send_audio
+
+    def noting(self: MediaTwin, frame: bytes) -> None:
+        sent.append(now())
+        send_audio(self, frame)
+
+    monkeypatch.setattr(MediaTwin, "send_audio", noting)
+
+    async def agent(call: Call) -> None:
+        call._session.house.ticker.add(lambda now: not call.ended)  # other calls talk, and the ticker is theirs too
+        await asyncio.sleep(0.013)
+        answer = call.utterance(rate_hz=24000)
+        sound = tone(24000, 4.0, 440.0)
+        answer.add(sound[:48000])  # a second ahead
+        for at in range(48000, len(sound), 4800):
+            await asyncio.sleep(0.0937)
+            answer.add(sound[at : at + 4800])
+        answer.finish()
+        await answer.heard()
+
+    hear(agent, DIALECTS["audio_stream-binary"])
+    steady = [at for at in sent if at > sent[0] + 0.5]
+    assert len(steady) > 150
+    assert np.diff(steady).max() == pytest.approx(0.02, abs=0.001)
+    assert np.diff(steady).min() == pytest.approx(0.02, abs=0.001)
