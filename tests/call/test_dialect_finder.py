@@ -78,6 +78,24 @@ def test_each_kind_is_found_once_and_said_in_one_line(dialect: str, first: str) 
         assert heard.worst_error < 0.15
 
 
+@pytest.mark.parametrize("dialect", ["audio_stream", "audio_stream-base64", "audio_fork-binary"])
+def test_calls_that_come_together_ask_once(dialect: str) -> None:
+    async def main() -> tuple[list[SimCall], Virtual]:
+        async with (
+            virtual_desk(says, dialect=AUDIO_STREAM, rules=RULES, finder=DialectFinder()) as here,
+            here.switch(dialect=dialect, record=True) as sim,
+        ):
+            placed = [await sim.place(caller(dialect)) for _ in range(5)]
+            for call in placed:
+                await call.done()
+        return placed, here
+
+    placed, here = run_virtual(main(), start_s=1000.0)
+    assert len(found(here)) == 1
+    assert spoken_with(here) == [dialect] * 5
+    assert all(compare(call.heard, SOUND, 8000).last_ms == pytest.approx(3000, abs=5) for call in placed)
+
+
 def test_a_module_that_writes_files_costs_the_first_call_next_to_nothing_and_others_their_probes() -> None:
     for dialect, most_s in (("audio_stream", 0.1), ("audio_stream-base64", sum(PROBES_S) + PROBES_S[0] + 0.1)):
         starts: list[float] = []

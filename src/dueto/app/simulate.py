@@ -20,6 +20,8 @@ from dueto.wire.media import AUDIO_STREAM_BINARY
 
 IN_FLIGHT_S = 0.25
 "A frame sent this short before the hangup need not have come back: the gateway's lead, and some way."
+SETTLES_S = 2.5
+"The same with the dialect `auto`, at the beginning of a call."
 PATIENCE_S = 30.0
 "How long after its planned end a call may take to be over, before it counts as lost."
 
@@ -39,6 +41,8 @@ class Target:
     dialect: AudioDialect | Literal["unicast"]
     start: Literal["dialplan", "gateway"]
     rate_hz: int
+    settles_s: float = 0.0
+    "How long a first call may wait until the gateway knows how to speak with the audio module."
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +100,8 @@ class Result:
         """Whether every call was paired, ended as planned and let go, and no frame is missing."""
         return self.placed > 0 and self.fates["paired"] == self.placed and not (self.echoed and self.frames_lost)
 
-    def add(self, call: SimCall, verdict: Verdict) -> None:
-        """Count a call that is over."""
+    def add(self, call: SimCall, verdict: Verdict, settles_s: float = 0.0) -> None:
+        """Count a call that is over. What was sent in its first `settles_s` need not have come back."""
         counters = call.counters
         self.fates[verdict.fate] += 1
         if verdict.reason:
@@ -109,7 +113,7 @@ class Result:
         self.frames_echoed += len(counters.echo_ms)
         self.echo_ms.extend(counters.echo_ms)
         self.gaps += counters.gaps
-        excused_until, excused_from = counters.media_opened_at, call.hung_up_at - IN_FLIGHT_S
+        excused_until, excused_from = counters.media_opened_at + settles_s, call.hung_up_at - IN_FLIGHT_S
         for sent_at in counters.sent_marks.values():
             if counters.media_opened_at and excused_until < sent_at < excused_from:
                 self.frames_lost += 1
@@ -147,6 +151,7 @@ def target_of(
         dialect="audio_stream-binary" if settings.media.dialect == "auto" else settings.media.dialect,
         start="dialplan" if none else settings.media.start,
         rate_hz=settings.media.rate_hz,
+        settles_s=SETTLES_S if settings.media.dialect == "auto" else 0.0,
     )
 
 
@@ -245,7 +250,7 @@ async def _watch(call: SimCall, plan: _Plan, target: Target, result: Result, rep
             let_go_at = time.monotonic()
     if let_go_at is None:
         await call.abort()
-    result.add(call, _judge(call, plan, target, let_go_at))
+    result.add(call, _judge(call, plan, target, let_go_at), target.settles_s)
     report(result)
 
 

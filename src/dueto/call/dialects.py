@@ -49,6 +49,8 @@ class DialectFinder:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Dialect] = OrderedDict()
+        self._asking: dict[str, asyncio.Future[None]] = {}
+        "Switches that are being asked just now: their other first calls wait for the answer."
 
     def known(self, session: "Session", peer: str) -> Dialect | None:
         """How this call's switch is spoken with, if that is known. A switch that was restarted is a new one."""
@@ -57,11 +59,22 @@ class DialectFinder:
 
     async def find(self, session: "Session", leg: MediaLeg) -> Dialect:
         """Find out, say so in one line of the journal, and remember. Raises: LegClosed: the stream ended meanwhile."""
-        forks = leg.offers == SUBPROTOCOL
         control = await session.control_soon(CONTROL_S)
+        key = _core_uuid(session) or leg.peer
+        while (asking := self._asking.get(key)) is not None:
+            await asyncio.wait((asking,))
         known = self.known(session, leg.peer) if control is not None else None
         if known is not None:
             return known
+        asking = self._asking[key] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._find(session, leg, control)
+        finally:
+            del self._asking[key]
+            asking.set_result(None)
+
+    async def _find(self, session: "Session", leg: MediaLeg, control: ControlLeg | None) -> Dialect:
+        forks = leg.offers == SUBPROTOCOL
         if control is None or not control.capabilities.api:
             found = AUDIO_FORK_BINARY if forks else AUDIO_STREAM_BINARY
             self._tell(session, found, "no control leg with `full`: only a build that plays by itself can be heard")
