@@ -28,7 +28,8 @@ from dueto.agents.ports import (
 )
 from dueto.agents.provider import BRIDGED, HELD, RESUMED, TAKE_OVER, UNBRIDGED, Manners, ProviderAgent
 from dueto.call import Call, CallRules, Destination
-from dueto.errors import ProviderFailed
+from dueto.call.events import Speech, SpeechStarted
+from dueto.errors import NotCapable, ProviderFailed
 from dueto.sim import Caller, Endpoint, Faults, Line, SimCall, run_virtual, tone
 from dueto.wire.media import AUDIO_STREAM, AUDIO_STREAM_BINARY, Dialect
 
@@ -197,6 +198,64 @@ def test_what_waits_behind_the_interrupted_item_was_not_heard_at_all() -> None:
     truncated = dict(entry[1:] for entry in seen.told if entry[0] == "truncate")
     assert truncated["b"] == 0
     assert truncated["a"] == pytest.approx(seen.audible_ms, abs=25)
+
+
+class OwnEar:
+    """An ear of this machine: what is loud has begun to be speech."""
+
+    rate_hz = 8000
+
+    def __init__(self) -> None:
+        self.emit: Callable[[Speech | SpeechStarted], None] | None = None
+        self.loud = self.closed = False
+
+    def attach(self, emit: Callable[[Speech | SpeechStarted], None]) -> None:
+        self.emit = emit
+
+    def hear(self, frame: bytes) -> None:
+        loud = bool(np.abs(np.frombuffer(frame, np.int16).astype(int)).max(initial=0) > 1000)
+        if loud and not self.loud and self.emit is not None:
+            self.emit(SpeechStarted(0))
+        self.loud = loud
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def test_our_own_ear_interrupts_before_the_provider_has_noticed() -> None:
+    ears: list[OwnEar] = []
+
+    def ear() -> OwnEar:
+        ears.append(OwnEar())
+        return ears[-1]
+
+    async def script(model: ScriptedProvider) -> None:
+        await model.says("a", 8000)
+
+    async def talk(line: Line) -> None:
+        await line.hears_speech()
+        await line.wait(1.0)
+        await line.say(tone(8000, 0.3, 300.0))
+        await line.hears_silence(500)
+
+    seen = scene(script, talk, manners=Manners(ear=ear))
+    (truncated,) = [entry for entry in seen.told if entry[0] == "truncate"]
+    assert truncated[2] == pytest.approx(1200, abs=250)
+    assert seen.audible_ms == pytest.approx(truncated[2], abs=60)
+    assert [fields["by"] for fields in seen.noted("barge_in")] == ["speech"]
+    assert [one.closed for one in ears] == [True]
+
+
+def test_where_no_ear_is_left_the_provider_alone_hears() -> None:
+    def none_left() -> OwnEar:
+        raise NotCapable("all speech detectors are in use")
+
+    async def script(model: ScriptedProvider) -> None:
+        await model.says("a", 1000)
+
+    seen = scene(script, hears_all, manners=Manners(ear=none_left))
+    assert seen.audible_ms == pytest.approx(1000, abs=40)
+    assert not seen.failures
 
 
 def test_a_cough_does_not_interrupt() -> None:

@@ -82,6 +82,10 @@ class VoiceProfile(Profile):
     "How long a tool of your own may take."
     barge_in: bool = True
     "Whether a caller who speaks, or presses a key, cuts what is being said."
+    local_vad: bool = False
+    "Whether the caller's speech is detected on this machine too: sooner than a provider far away can answer."
+    local_vad_calls: Annotated[Whole, Field(ge=1, le=1000)] = 16
+    "Calls heard so at once, 9 MB each; one more relies on its provider."
     min_speech_ms: Annotated[Whole, Field(ge=0, le=5000)] = 0
     "A caller who speaks for less than this does not interrupt."
     protected_ms: Annotated[Whole, Field(ge=0, le=5000)] = 0

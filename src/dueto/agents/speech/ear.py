@@ -39,9 +39,12 @@ class SpeechEar:
     rate_hz: int = HEARD_HZ
 
     def __init__(
-        self, detectors: DetectorPool, recognisers: RecogniserPool, rules: EndpointRules | None = None
+        self, detectors: DetectorPool, recognisers: RecogniserPool | None, rules: EndpointRules | None = None
     ) -> None:
-        """Borrow a detector. Raises: NotCapable: all are in use."""
+        """Borrow a detector. Without `recognisers` only the beginnings of speech are told.
+
+        Raises: NotCapable: all detectors are in use.
+        """
         self._detectors = detectors
         self._recognisers = recognisers
         self._endpointer = Endpointer(rules)
@@ -87,7 +90,7 @@ class SpeechEar:
 
     def _begin_early(self, pcm: bytes) -> None:
         self._drop_early()  # that was within a phrase
-        if len(self._pending) < MOST_WAITING:
+        if self._recognisers is not None and len(self._pending) < MOST_WAITING:
             self._early = _Early(pcm, self._recognisers.submit(pcm))
 
     def _drop_early(self) -> None:
@@ -96,6 +99,8 @@ class SpeechEar:
             self._early = None
 
     def _recognise(self, utterance: Utterance) -> None:
+        if self._recognisers is None:
+            return
         early, self._early = self._early, None
         if early is not None and early.pcm == utterance.pcm:
             answer = early.answer
