@@ -1,6 +1,7 @@
 """Greeting, dead air, a caller who says nothing, a call without end: on virtual time, by what the caller hears."""
 
 import asyncio
+import contextlib
 import wave
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.agents.scripted import ScriptedProvider
 from tests.agents.test_provider import OneTool, Scene
 from tests.agents.test_provider import scene as short_scene
@@ -19,11 +22,11 @@ from dueto.agents.ports import Line as Said
 from dueto.agents.profiles import Surroundings, VoiceProfile
 from dueto.agents.provider import Manners
 from dueto.agents.voices import voice_agent
-from dueto.agents.watch import FILLS, OWED_S, WAITS, Patience
+from dueto.agents.watch import FILLS, OWED_S, WAITS, Patience, Watch
 from dueto.call import Call, Destination
 from dueto.call.house import Whereabouts
 from dueto.errors import NotCapable, ProviderFailed, SettingsError
-from dueto.sim import Endpoint, Line, tone
+from dueto.sim import Endpoint, Line, run_virtual, tone
 
 MODEL_HZ, MOUTH_HZ, MUSIC_HZ = 440.0, 1300.0, 900.0
 
@@ -486,3 +489,73 @@ def test_a_sound_that_cannot_be_played_is_told_at_start(tmp_path: Path, how: Any
         path.write_bytes(b"not a sound at all, but long enough to be a header of one")
     with pytest.raises(SettingsError, match=sentence):
         read_sound(str(path), "[agents.front] dead_air")
+
+
+# -- whatever happens, in whatever order
+
+
+class Lamp:
+    """A filling that only knows whether it is on."""
+
+    def __init__(self, *, goes_on: bool) -> None:
+        self.goes_on = goes_on
+        self.on = False
+
+    def begin(self) -> bool:
+        self.on = True
+        return self.goes_on
+
+    def end(self) -> None:
+        self.on = False
+
+
+HAPPENINGS = ("agent_spoke", "agent_silent", "caller_spoke", "caller_silent", "caller_said", "tool", "away", "wait")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.sampled_from([0.0, 0.5, 3.0, 11.0, 40.0])), max_size=40),
+    st.booleans(),
+)
+def test_in_every_order_of_events_silence_is_filled_only_while_it_is_the_agents(
+    happenings: list[tuple[str, float]], goes_on: bool
+) -> None:
+    said_while: list[tuple[bool, bool]] = []
+    state = {"speaking": False, "away": False, "tools": 0}
+
+    async def run() -> None:
+        lamp = Lamp(goes_on=goes_on)
+
+        async def interrupt() -> None:
+            state["speaking"] = False
+            watch.agent_silent()
+
+        def say(text: str) -> None:
+            said_while.append((bool(state["speaking"]), bool(state["away"])))
+
+        patience = Patience(dead_air_s=2.0, no_input_s=10.0, max_duration_s=200.0)
+        watch = Watch(patience, lamp, say=say, interrupt=interrupt, note=lambda *args, **fields: None)
+        running = asyncio.ensure_future(watch.run())
+        for name, seconds in happenings:
+            if name == "tool":
+                (watch.tool_ended if state["tools"] else watch.tool_began)()
+                state["tools"] = 1 - int(state["tools"])
+            elif name == "away":
+                state["away"] = not state["away"]
+                watch.away(bool(state["away"]))
+            elif name != "wait":
+                getattr(watch, name)()
+                state["speaking"] = name == "agent_spoke" or (bool(state["speaking"]) and name != "agent_silent")
+            if name in ("agent_spoke", "caller_spoke"):
+                assert not lamp.on, "somebody speaks"
+            await asyncio.sleep(seconds)
+            assert not (lamp.on and goes_on and state["speaking"])
+            if running.done():
+                break
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ProviderFailed):
+            await running
+        assert not lamp.on, "and never outlives the conversation"
+
+    run_virtual(run())
+    assert not any(speaking or away for speaking, away in said_while), "nobody is talked into, or over"

@@ -4,6 +4,7 @@ It knows only whose turn it is, and since when; what follows is said by the mode
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ OWED_S: Final = 30.0
 MUST_S: Final = 15.0
 "A model that was asked to speak, and has said nothing after this, is out of order."
 WAITS: Final = "The caller has spoken and is waiting for your answer."
+CLOCK_S: Final = 1e-6
+"What a timer may be early."
 FILLS: Final = 3
 "How often one silence is filled with a sentence."
 
@@ -160,7 +163,8 @@ class Watch:
         """The caller hears somebody else, or hold music; and is back."""
         self._away = away
         self._must = None
-        self._turn(quiet=None if away else self._loop.time())
+        quiet = None if away or self._speaking else self._loop.time()
+        self._turn(quiet=quiet, speaking=self._speaking)  # what was being said goes on after a hold
 
     def _sign_of_life(self) -> None:
         self._must = None  # a model that hears the caller speak waits
@@ -190,17 +194,21 @@ class Watch:
         """
         try:
             while True:
-                at, what = min(self._due(), key=lambda due: due[0], default=(None, None))
-                self._changed.clear()
-                try:
-                    async with asyncio.timeout_at(at):
-                        await self._changed.wait()
-                except TimeoutError:
-                    assert what is not None
+                at, what = self._next()
+                if what is not None and at <= self._loop.time() + CLOCK_S:
                     if await what():
                         return
+                    continue
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(at if what is not None else None):
+                        await self._changed.wait()
         finally:
             self._filling.end()
+
+    def _next(self) -> tuple[float, Callable[[], Awaitable[bool]] | None]:
+        """What comes first, as things stand now: somebody may have spoken in the very moment at which it was due."""
+        return min(self._due(), key=lambda due: due[0], default=(0.0, None))
 
     def _due(self) -> list[tuple[float, Callable[[], Awaitable[bool]]]]:
         """What is to be done and when, as things stand."""
@@ -232,6 +240,9 @@ class Watch:
 
     async def _give_up(self) -> bool:
         """Whoever was to speak does not."""
+        if self._speaking:  # he spoke into it, was not heard, and has fallen silent
+            self._turn(speaking=True)
+            return False
         if self._words and not self._tools:
             self._words = False
             self._ask(WAITS)
@@ -263,8 +274,10 @@ class Watch:
 
     async def _time_is_up(self) -> bool:
         self._note("max_duration", after_s=round(self._loop.time() - self._began, 1))
-        if not await self._until(lambda: not self._speaking, FINISH_S):
+        if not await self._until(lambda: self._away or not self._speaking, FINISH_S):
             await self._interrupt()
+        if self._away:
+            return False  # it is up again when he is back
         return await self._goodbye(self._patience.max_duration_goodbye, unless_he_speaks=False)
 
     async def _goodbye(self, text: str, *, unless_he_speaks: bool) -> bool:
