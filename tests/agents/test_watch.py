@@ -251,6 +251,31 @@ def test_a_tool_that_takes_its_time_and_a_provider_that_is_slow_to_connect_are_d
     assert seen.noted("dead_air") == [{"after_s": 2.0}]
 
 
+def test_a_caller_who_hears_it_ring_hears_no_filler() -> None:
+    async def run(call: Call, arguments: str, heard: Any) -> str:
+        return (await call.transfer("operator")).outcome
+
+    async def script(model: ScriptedProvider) -> None:
+        await model.says("a", 500)
+        model.tell(ToolAsked("t", "look_up", "{}"))
+        assert (await model.until("answer"))[2] == "busy"
+        await model.says("b", 500)
+        await asyncio.sleep(1)
+        model.end()
+
+    seen = scene(
+        script,
+        tools=OneTool(run),
+        manners=Manners(patience=Patience(dead_air_s=2.0), filler=thinking_tone()),
+        destinations={"operator": Destination("operator", "user/1001")},
+        whereabouts=Whereabouts("127.0.0.1:8022"),
+        switch={"endpoints": {"user/1001": Endpoint("busy", answer_after_s=9.0)}},
+    )
+    assert seen.failures == []
+    assert seen.noted("transfer")[0]["outcome"] == "busy"
+    assert seen.noted("dead_air") == []
+
+
 # -- a caller who says nothing
 
 ASKS = Patience(no_input_s=10.0, no_input_times=2)
@@ -534,7 +559,9 @@ def test_in_every_order_of_events_silence_is_filled_only_while_it_is_the_agents(
             said_while.append((bool(state["speaking"]), bool(state["away"])))
 
         patience = Patience(dead_air_s=2.0, no_input_s=10.0, max_duration_s=200.0)
-        watch = Watch(patience, lamp, say=say, interrupt=interrupt, note=lambda *args, **fields: None)
+        watch = Watch(
+            patience, lamp, say=say, interrupt=interrupt, hears=lambda: True, note=lambda *args, **fields: None
+        )
         running = asyncio.ensure_future(watch.run())
         for name, seconds in happenings:
             if name == "tool":

@@ -129,6 +129,7 @@ class _Conversation:
             Filler(call, manners.filler, self._spawn),
             say=self._prompt,
             interrupt=self._hush,
+            hears=lambda: call.phase is Phase.TALKING,
             note=call.note,
         )
         self._errands = Errands(call, tools, self._spawn, self._watch, self._heard)

@@ -77,13 +77,17 @@ class Watch:
         *,
         say: Callable[[str], None],
         interrupt: Callable[[], Awaitable[None]],
+        hears: Callable[[], bool],
         note: Callable[..., None],
     ) -> None:
-        """`say`: have the model say so. `interrupt`: cut what it says. `note`: for the log."""
+        """`say`: have the model say so. `interrupt`: cut what it says. `hears`: the caller hears us, and nobody else.
+        `note`: for the log.
+        """
         self._patience = patience
         self._filling = filling
         self._say = say
         self._interrupt = interrupt
+        self._hears = hears
         self._note = note
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
@@ -126,6 +130,7 @@ class Watch:
         if not self._speaking:
             return
         self._speaking = False
+        self._changed.set()
         if self._tools:
             self._turn(owed=self._loop.time())
         elif self._caller is None:
@@ -234,6 +239,9 @@ class Watch:
         return due
 
     async def _fill(self) -> bool:
+        if not self._hears():  # he hears it ring, or hold music
+            self._fills += 1
+            return False
         self._note("dead_air", after_s=round(self._loop.time() - (self._owed or 0.0), 1))
         self._fills = FILLS if self._filling.begin() else self._fills + 1
         return False
