@@ -1,5 +1,6 @@
 """The playout ledger, case by case. Times are exact: nothing here waits."""
 
+import random
 from weakref import ref
 
 import pytest
@@ -430,3 +431,27 @@ def test_nothing_is_due_where_nothing_waits() -> None:
 def test_impossible_settings_are_refused(rate_hz: int, frame_ms: int, lead_ms: int) -> None:
     with pytest.raises(ValueError, match="ms"):
         Playout(rate_hz, frame_ms=frame_ms, lead_ms=lead_ms)
+
+
+@pytest.mark.parametrize("phase_ms", range(0, 20, 2))
+def test_an_uneven_ticker_sends_one_frame_a_tick_whatever_its_phase(phase_ms: int) -> None:
+    playout = Playout(8000, lead_ms=160)
+    utterance = playout.open()
+    playout.add(utterance, bytes(16000 * 8))
+    playout.due(100.0)  # a lead, at the moment the audio came
+    rng = random.Random(phase_ms)
+    sent = []
+    for tick in range(1, 300):
+        now = 100.0 + tick * 0.02 - phase_ms / 1000 + rng.uniform(-0.0015, 0.0015)
+        sent.append(len(playout.due(now, ticks=True)))
+    assert set(sent[5:]) == {1}
+
+
+def test_what_leaves_early_for_the_sake_of_even_steps_is_no_more_than_a_frame_ahead() -> None:
+    playout = Playout(8000, lead_ms=160)
+    utterance = playout.open()
+    playout.add(utterance, bytes(16000 * 8))
+    playout.due(100.0)
+    for step in range(1, 4000):  # a ticker gone mad: every millisecond
+        playout.due(100.0 + step / 1000, ticks=True)
+        assert playout.sounds_until - (100.0 + step / 1000) <= 0.160 + 0.001 + 0.015 + 1e-9

@@ -29,6 +29,8 @@ from dueto.errors import LocalProtocolError
 
 __all__ = ["Playout", "Utterance"]
 
+STEADY_S: Final = 0.015
+"How early a frame may leave where that keeps the steps even: three quarters of a tick."
 EARLY_S: Final = 0.001
 "A tick may come this much too early and still finds its frame due; the lead is exceeded by no more than this."
 HOLD_S: Final = 0.5
@@ -253,10 +255,12 @@ class Playout:
         if tail:
             utterance._frames.append(tail.ljust(self._frame_bytes, b"\0"))
 
-    def due(self, now: float, backlog_ms: float = 0.0) -> list[bytes]:
+    def due(self, now: float, backlog_ms: float = 0.0, *, ticks: bool = False) -> list[bytes]:
         """Return the frames to send right now, in order; they count as sent.
 
         `backlog_ms` is what the kernel and the write buffer still hold of what was sent: not heard yet, for certain.
+        `ticks`: somebody asks every 20 ms, more or less; a frame that has to go before he comes again goes now, or a
+        ticker a moment early would send none, and two the next time.
         """
         if backlog_ms > 0:
             self._put_back(now, backlog_ms / 1000)
@@ -266,7 +270,10 @@ class Playout:
             start_s = max(self._play_until, now)
             room = int((self._lead_s + EARLY_S - (start_s - now)) / self._frame_s + _DUST_S)
             if room <= 0:
-                break
+                early_s = start_s - now - self._ahead_s
+                if not ticks or out or early_s > STEADY_S:
+                    break
+                room = 1
             frames = utterance._frames
             if room == 1 or len(frames) == 1:
                 count = 1

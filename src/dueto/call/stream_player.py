@@ -271,9 +271,9 @@ class StreamPlayer:
         if media is not None and now - self._backlog_at >= BACKLOG_EVERY_S:
             self._backlog_at = now
             backlog_ms = media.backlog_bytes() / self._wire_bytes_per_ms
-        return self._pump(now, backlog_ms)
+        return self._pump(now, backlog_ms, ticks=True)
 
-    def _pump(self, now: float, backlog_ms: float = 0.0) -> bool:
+    def _pump(self, now: float, backlog_ms: float = 0.0, *, ticks: bool = False) -> bool:
         media = self._media()
         if media is not None and not self._paused and now >= self._settled_at:
             frames = self._ledger.due(now, backlog_ms)  # a backlog counts once, at the moment it was measured
