@@ -135,7 +135,6 @@ async def _talk(line: Connection) -> None:
 
 
 def _bot_process(line: Connection) -> None:
-    pin(OTHERS_CORE)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_talk(line))
 
