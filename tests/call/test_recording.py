@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from tests.support.running import running
 
 from dueto.audio.pcm import level_at, read_wav, split_stereo
-from dueto.call import Call
+from dueto.call import Call, recording
 from dueto.call.events import Dtmf
 from dueto.call.recorder import Recorder, RecordingRules, Shelf
 from dueto.errors import Interrupted, NotCapable
@@ -202,6 +203,30 @@ async def test_a_full_disk_ends_the_recording_and_not_the_call(tmp_path: Path, m
     assert loud_ms(call.heard, call.rate_hz) >= 1900
     assert names.count("recording_failed") == 1
     assert stopped == [None]
+
+
+async def test_a_disk_that_hangs_ends_the_recording_and_not_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = threading.Event()
+
+    def hang(self: Shelf, pcm: bytes, lines: list[dict[str, Any]]) -> None:
+        may_go_on.wait(30)
+
+    monkeypatch.setattr(Shelf, "write", hang)
+    monkeypatch.setattr(recording, "PATIENCE_S", 0.2)
+    stopped: list[object] = []
+
+    async def agent(call: Call) -> None:
+        started = call.start_recording()
+        await call.say(tone(call.rate_hz, 0.1, AGENT_HZ))
+        stopped.append(await started.stop())
+        may_go_on.set()
+
+    _, names = await one_call(agent, RecordingRules(tmp_path))
+    assert stopped == [None]
+    assert names.count("recording_failed") == 1
+    assert "agent_finished" in names
 
 
 async def test_without_a_directory_it_says_what_to_configure() -> None:

@@ -1,6 +1,5 @@
 """Messages that callers leave: one JSON line each in a file of the configuration, or handed to your own coroutine."""
 
-import asyncio
 import contextlib
 import os
 import stat
@@ -10,10 +9,13 @@ from typing import Final
 
 import msgspec
 
-from dueto.errors import SettingsError, ToolRefused
+from dueto.disk import DiskThread
+from dueto.errors import NotCapable, SettingsError, ToolRefused
 
 LARGEST_BYTES: Final = 256 << 20
 "A file beyond this takes no more: something is wrong, or nobody reads it."
+
+MAX_WAITING_BYTES: Final = 1 << 20
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -52,7 +54,7 @@ class MessageFile:
     def __init__(self, path: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
         self._path = path
         self._largest_bytes = largest_bytes
-        self._turn = asyncio.Lock()
+        self._disk = DiskThread("dueto messages", MAX_WAITING_BYTES)
 
     def check(self) -> None:
         """Find out at start whether it can be written. Raises: SettingsError."""
@@ -64,11 +66,12 @@ class MessageFile:
     async def keep(self, message: Message) -> None:
         """Write a message. Cancelling it may leave it written. Raises: NotKept."""
         line = msgspec.json.encode(message) + b"\n"
-        async with self._turn:
-            try:
-                await asyncio.to_thread(self._append, line)
-            except OSError as error:
-                raise NotKept(f"the message could not be stored: {error.strerror}") from None
+        try:
+            await self._disk.run(lambda: self._append(line), len(line))
+        except OSError as error:
+            raise NotKept(f"the message could not be stored: {error.strerror}") from None
+        except NotCapable as error:
+            raise NotKept(f"the message could not be stored: {error}") from None
 
     def _append(self, line: bytes) -> None:
         handle = self._open()

@@ -4,11 +4,9 @@ One JSON object a line, redacted as the log is. The disk is no part of a call: a
 for it is bounded, and what can't be written is lost, counted and told once.
 """
 
-import asyncio
 import os
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +17,8 @@ import msgspec
 from dueto.app.journal import Fields
 from dueto.app.redact import redact
 from dueto.clock import Clock, monotonic
-from dueto.errors import SettingsError
+from dueto.disk import DiskThread
+from dueto.errors import NotCapable, SettingsError
 
 EVERY_S: Final = 1.0
 "What happened in a call waits no longer than this, and the next event, to be written."
@@ -66,8 +65,7 @@ class Timelines:
         self._complain = complain
         self._complained = False
         self._calls: dict[str, _Call] = {}
-        self._waiting_bytes = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dueto timelines")
+        self._disk = DiskThread("dueto timelines", MAX_WAITING_BYTES)
         self.lost = 0
         "Lines that were not written."
 
@@ -98,18 +96,14 @@ class Timelines:
 
     async def written(self) -> None:
         """Wait until what was handed over is on the disk, or lost."""
-        await asyncio.wrap_future(self._thread.submit(lambda: None))
+        await self._disk.flushed()
 
     async def aclose(self) -> None:
         """Write what waits; at most five seconds."""
         for call in self._calls.values():
             self._hand_over(call)
         self._calls.clear()
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await asyncio.to_thread(self._thread.shutdown)
-        except TimeoutError:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        await self._disk.aclose(CLOSE_S)
 
     def _path(self, unique_id: str) -> Path:
         now = self._local_time()
@@ -119,22 +113,15 @@ class Timelines:
     def _hand_over(self, call: _Call) -> None:
         data, number = b"".join(call.lines), len(call.lines)
         call.lines = []
-        if self._waiting_bytes + len(data) > MAX_WAITING_BYTES:
+
+        def written(error: str | Exception) -> None:
+            if error:
+                self._fail(number, str(error))
+
+        try:
+            self._disk.do(lambda: _append(call.path, data), written, len(data))
+        except NotCapable:
             self._fail(number, "the disk is too slow")
-            return
-        self._waiting_bytes += len(data)
-        loop = asyncio.get_running_loop()
-
-        def write() -> None:
-            error = _append(call.path, data)
-            loop.call_soon_threadsafe(self._written, len(data), number, error)
-
-        self._thread.submit(write)
-
-    def _written(self, size_bytes: int, number: int, error: str) -> None:
-        self._waiting_bytes -= size_bytes
-        if error:
-            self._fail(number, error)
 
     def _fail(self, number: int, error: str) -> None:
         self.lost += number

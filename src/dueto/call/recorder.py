@@ -10,17 +10,19 @@ import os
 import re
 import struct
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
+from dueto.disk import DiskThread
 from dueto.errors import NotCapable
 
 Format = Literal["wav", "flac", "opus"]
 MAX_WAITING_BYTES: Final = 64 << 20
 "All recordings together: a minute of a hundred calls at 8 kHz."
+OPENING_BYTES: Final = 64 << 10
+"What a recording counts as that waits for its files: the call itself is kept by it."
 MAX_NAMESAKES: Final = 100
 CLOSE_S: Final = 10.0
 OGG_PAGE_MS: Final = 200.0
@@ -149,9 +151,7 @@ class Recorder:
 
     def __init__(self, rules: RecordingRules) -> None:
         self.rules = rules
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dueto recordings")
-        self._waiting_bytes = 0
-        self._closed = False
+        self._disk = DiskThread("dueto recordings", MAX_WAITING_BYTES)
 
     def wants(self, dialled: str, caller: str) -> bool:
         """Whether such a call is recorded without anybody asking."""
@@ -163,54 +163,24 @@ class Recorder:
         """Make the files of one recording; `ready` gets them, or what is wrong, on the loop."""
         stem = f"{now:%H%M%S}-{re.sub(r'[^A-Za-z0-9-]', '_', unique_id)[:64]}"
         directory = self.rules.directory / f"{now:%Y-%m-%d}"
-        self._run(lambda: Shelf(directory, stem, rate_hz, self.rules.format), ready)
+        try:
+            self._disk.do(lambda: Shelf(directory, stem, rate_hz, self.rules.format), ready, OPENING_BYTES)
+        except NotCapable as error:
+            asyncio.get_running_loop().call_soon(ready, error)
 
     def write(
         self, shelf: Shelf, pcm: bytes, lines: list[dict[str, Any]], done: Callable[[Exception | None], None]
     ) -> None:
         """Append to one recording. Raises: NotCapable: the disk is too slow, and too much waits for it already."""
-        if self._waiting_bytes + len(pcm) > MAX_WAITING_BYTES:
-            raise NotCapable("the disk is too slow for the recordings: too much waits to be written")
-        self._waiting_bytes += len(pcm)
-
-        def written(result: Exception | None) -> None:
-            self._waiting_bytes -= len(pcm)
-            done(result)
-
-        self._run(lambda: shelf.write(pcm, lines), written)
+        self._disk.do(lambda: shelf.write(pcm, lines), done, len(pcm))
 
     def close(self, shelf: Shelf, done: Callable[[Exception | None], None]) -> None:
         """Write the end of one recording."""
-        self._run(shelf.close, done)
+        self._disk.do(shelf.close, done)
 
     async def aclose(self) -> None:
         """Let everything be written that waits; no longer than `CLOSE_S`."""
-        self._closed = True
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await loop.run_in_executor(self._thread, _nothing)
-        except TimeoutError:
-            pass
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        loop = asyncio.get_running_loop()
-
-        def run() -> None:
-            try:
-                result = work()
-            except Exception as error:
-                result = error
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(done, result)
-
-        if not self._closed:
-            self._thread.submit(run)
-
-
-def _nothing() -> None:
-    return None
+        await self._disk.aclose(CLOSE_S)
 
 
 def _matches(pattern: str, number: str) -> bool:

@@ -18,8 +18,8 @@ EVERY_S: Final = 0.5
 "How often it is written: a crash loses no more than this and `BEHIND_S`."
 BEHIND_S: Final = 0.25
 "How far behind the present is written: a caller's frame may still come."
-OPEN_S: Final = 10.0
-"How long making the files may take."
+PATIENCE_S: Final = 10.0
+"How long the disk may take to make the files, or to write the end."
 MAX_LINES: Final = 1000
 "Events that may wait for one write."
 BEEP_HZ, BEEP_S = 1400, 0.4
@@ -73,7 +73,11 @@ class Recording:
     async def stop(self) -> "Path | None":
         """End it; returns where it is, once it is written. None: it failed, which is in the log."""
         self.finish()
-        await asyncio.shield(self._over)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.shield(self._over)
+        except TimeoutError:
+            self._failed(TimeoutError("the disk does not answer"))
         return self.path
 
     # -- the session's side
@@ -136,7 +140,7 @@ class Recording:
     def _tick(self, now: float) -> bool:
         if self._ended:
             return False
-        if self._shelf is None and now - self._start_s > OPEN_S:
+        if self._shelf is None and now - self._start_s > PATIENCE_S:
             self._failed(TimeoutError("the disk does not answer"))
         elif now - self._written_s >= EVERY_S:
             self._write(now - BEHIND_S)
@@ -165,6 +169,9 @@ class Recording:
     def _opened(self, result: Shelf | Exception) -> None:
         if isinstance(result, Exception):
             self._failed(result)
+            return
+        if self._over.done():  # given up meanwhile
+            self._recorder.close(result, lambda result: None)
             return
         self._shelf = result
         self._session.journal("recording", path=str(result.path))
