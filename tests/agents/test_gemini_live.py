@@ -12,7 +12,7 @@ from tests.agents.fakes.sockets import tone
 from tests.agents.fakes.talking import Talking, talking
 from tests.support.tls import client_context, server_context
 
-from dueto.agents import gemini_session
+from dueto.agents import gemini_live, gemini_session
 from dueto.agents.gemini_live import GeminiProfile, connect
 from dueto.agents.ports import (
     CallerBegan,
@@ -193,6 +193,17 @@ async def test_where_the_server_does_not_tell_the_words_and_our_own_ear_say_when
         assert 800 <= stopped.ago_ms < 2000
         signs = [event for event in told.events if isinstance(event, CallerBegan | CallerStopped)]
         assert [type(event) for event in signs] == [CallerBegan, CallerStopped]
+
+
+async def test_a_caller_who_is_put_on_hold_in_mid_sentence_has_finished_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemini_live, "STREAM_PAUSE_S", 0.05)
+    async with conversation(silence) as (server, told):
+        session = await server.session(0)
+        for _ in range(2):
+            told.speaks(100)
+            await session.paused.acquire()
+        assert session.paused.locked()  # once for each pause
+        assert session.audio == told.said
 
 
 async def test_what_is_cancelled_is_not_passed_on_and_the_next_turn_is() -> None:

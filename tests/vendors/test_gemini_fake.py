@@ -160,7 +160,9 @@ async def test_the_vendors_client_sends_a_history_that_was_promised() -> None:
             turns = [{"role": "user", "parts": [{"text": "Hello."}]}, {"role": "model", "parts": [{"text": "Hello!"}]}]
             await session.send_client_content(turns=turns, turn_complete=True)
             await session.send_realtime_input(text="Go on.")
+            await session.send_realtime_input(audio_stream_end=True)
             await turn(session)
+            await fake.sessions[0].paused.acquire()
         assert fake.sessions[0].history == [("user", "Hello."), ("model", "Hello!")]
         assert fake.complaints == []
 

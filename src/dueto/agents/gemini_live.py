@@ -39,6 +39,8 @@ from dueto.agents.profiles import Kind, LoadedAgent, Seconds, Surroundings, Voic
 from dueto.agents.told import Told
 from dueto.errors import ProviderFailed, SettingsError
 
+STREAM_PAUSE_S: Final = 1.0
+"No frame for so long, as on hold: the server is told, or it would wait for the rest of the sentence."
 PAUSE_S: Final = 0.8
 "The caller has stopped, where the server does not tell."
 QUIET_S: Final = 0.3
@@ -87,6 +89,9 @@ class GeminiLive:
         self._told = Told("Gemini")
         self._session = GeminiSession(profile.base_url, key, self._setup, self, ssl_context)
         self._time = asyncio.get_running_loop().time
+        self._heard_at = -math.inf
+        self._pause_timer: asyncio.TimerHandle | None = None
+        "Runs while frames come."
         self._loud_at = -math.inf
         "When the caller was last heard, by our own ear."
         self._answers_caller = False
@@ -117,12 +122,26 @@ class GeminiLive:
 
     def hear(self, frame: bytes) -> None:
         """Take 20 ms of the caller."""
+        self._heard_at = self._time()
+        if self._pause_timer is None and not self._told.over:
+            self._pause_in(STREAM_PAUSE_S)
         if len(frame) and np.frombuffer(frame, "<i2").max() > LOUD:
             self._loud_at = self._time()
             self._answers_caller = True
         elif self._speaking and not self._tells_activity and self._time() - self._loud_at >= PAUSE_S:
             self._caller_stopped()
         self._session.hear(frame)
+
+    def _pause_in(self, seconds: float) -> None:
+        self._pause_timer = asyncio.get_running_loop().call_later(seconds, self._perhaps_paused)
+
+    def _perhaps_paused(self) -> None:
+        left_s = self._heard_at + STREAM_PAUSE_S - self._time()
+        if left_s > 0:
+            self._pause_in(left_s)
+        else:
+            self._pause_timer = None
+            self._session.send(wire.AUDIO_STREAM_END)
 
     def events(self) -> AsyncIterator[ProviderEvent]:
         """What it tells, in order. Raises: ProviderFailed."""
@@ -168,6 +187,8 @@ class GeminiLive:
     async def aclose(self) -> None:
         """End the conversation."""
         self._told.end()
+        if self._pause_timer is not None:
+            self._pause_timer.cancel()
         await self._session.aclose()
 
     def _setup(self, handle: str) -> bytes:

@@ -157,6 +157,10 @@ def audio(frame: bytes) -> bytes:
     return _AUDIO_HEAD + b64encode(frame) + b'"}}}'
 
 
+AUDIO_STREAM_END: Final = b'{"realtimeInput":{"audioStreamEnd":true}}'
+"The audio pauses: what was said last is complete. The next audio opens the stream again."
+
+
 def text(said: str) -> bytes:
     """A text that the model answers at once, as if the caller had said it."""
     return _encode({"realtimeInput": {"text": said}})

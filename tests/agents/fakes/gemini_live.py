@@ -130,6 +130,8 @@ class Session:
         self.history: list[tuple[str, str]] = []
         self.texts: list[str] = []
         self.audio = bytearray()
+        self.paused = asyncio.Semaphore(0)
+        "Released whenever the client says that its audio pauses."
         self._texts: asyncio.Queue[str] = asyncio.Queue()
         self._asked: dict[str, asyncio.Future[Any]] = {}
         self._asks = 0
@@ -184,6 +186,8 @@ class Session:
                 raise Broke(*INVALID, "half a sample")
             self.audio += data
             self.hearing.hear(np.frombuffer(data, "<i2"), 16000)
+        if said.audio_stream_end:
+            self.paused.release()
         if said.text is not None:
             self.texts.append(said.text)
             self._texts.put_nowait(said.text)
