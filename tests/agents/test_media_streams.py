@@ -220,7 +220,7 @@ async def test_a_redirect_cuts_the_bot_and_connects_the_caller() -> None:
         await talk.until(lambda: talk.closed is not None)
         await call.done()  # sales hangs up, and nothing comes after it
     assert talk.stopped
-    assert heard_ms(call) < 3000
+    assert heard_ms(call) < 15_000
     assert call.bridged_to
 
 
