@@ -16,6 +16,7 @@ import time
 from bench.lab import OUT, Failed, language
 from bench.machine import LOAD_CORE, described, go_ahead, pin
 from bench.measures import both_legs, control, media, provider
+from bench.profiles import draw
 from bench.report import show, write
 from bench.rows import FULL, QUICK, Measure, Pace, Row
 from bench.venvs import versions
@@ -88,6 +89,10 @@ def main() -> int:
         go_ahead()
     if options.report:
         write(json.loads(RESULTS.read_text())["about"], kept())
+        return 0
+    if "profile" in words:
+        for path in draw():
+            console.print(f"drawn: {path.relative_to(OUT.parent.parent)}")
         return 0
     began = time.monotonic()
     failed = run(console, keys, pace)

@@ -101,6 +101,7 @@ class StreamPlayer:
         self._live: Utterance | None = None
         self._live_resampler = self._resampler()
         self._sayings: list[_Streamed] = []
+        self._raw = dialect.text is None and dialect.frame_ms == 20
         self._full_s = (dialect.lead_ms - 2 * dialect.frame_ms) / 1000
         "With so much ahead of the caller's ear, the lead is full but for what the ticker is about to send."
         self._backlog_at = 0.0
@@ -166,7 +167,11 @@ class StreamPlayer:
         if live is None:
             live = self._live = self._ledger.open(live=True)
         elif sends and media is not None and self._ledger.pass_on(live, frame, now):
-            self._send(media, [frame])
+            if self._raw and self.tape is None:  # nearly always
+                media.send_audio(frame)
+                self.frames_sent += 1
+            else:
+                self._send(media, [frame])
             return
         if self._ledger.catches_up(live, frame, now):
             return
