@@ -99,7 +99,7 @@ class Session(Reach):
         self._born = house.clock()
         self._gone_at = 0.0
         self.told = Told(self)
-        self._is_over = False
+        self._is_over = self._lets_go = False
 
     def __repr__(self) -> str:
         return f"<Session {self.unique_id} {self.state.phase.value}>"
@@ -402,6 +402,7 @@ class Session(Reach):
                 self._end(before)
 
     def _end(self, before: CallState) -> None:
+        """Stop here and now what the call would still do; let go of everything right after the agent's turn."""
         self._gone_at = self.house.clock()
         grace = self._timers.pop("grace", None) if not self.state.told else None
         self._stop_timers(*self._timers)
@@ -409,18 +410,25 @@ class Session(Reach):
             self._timers["grace"] = grace
         self._name_witness(before)
         self.journal("hungup", cause=self._cause, witness=self._witness)
-        if self.b_leg:
-            self.cancel_b_leg()
         self.life.end()
         self.tasks.cancel()
+        self.voice.end()
+        self._lets_go = True  # the agent has been told, so its turn is in the loop's queue: this comes behind it
+        asyncio.get_running_loop().call_soon(self._let_go)
+
+    def _let_go(self) -> None:
+        """End what the call holds: a good third of what a hangup costs, most of it the stream's CLOSE."""
+        self._lets_go = False
+        if self.b_leg:
+            self.cancel_b_leg()
         if self.recording is not None:
             self.recording.finish()
-        self.voice.end()
         if self.media is not None:
             self.media.close()
         if self.control is not None:
             self.control.notify_session_ended(self._witness)
         self.seat.close(self.house.rules.closing_s)
+        self.check_over()
 
     # -- inside
 
@@ -469,7 +477,7 @@ class Session(Reach):
 
     def check_over(self) -> None:
         """Once both legs, the agent and every task have let go, nothing of the call is left."""
-        if not self.ended or not self.state.told or self._is_over or self.tasks or self.seat.taken:
+        if not self.ended or not self.state.told or self._lets_go or self._is_over or self.tasks or self.seat.taken:
             return
         if any(leg is not None and not leg.closed for leg in (self.control, self.media)):
             return
