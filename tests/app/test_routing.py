@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,8 @@ front, night, german, sales = (_agent(name) for name in ("front", "night", "germ
 
 
 @pytest.fixture(autouse=True)
-def _nothing_seen() -> None:
+def _nothing_seen() -> Iterator[None]:
+    yield
     SEEN.clear()
 
 
