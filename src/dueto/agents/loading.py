@@ -38,8 +38,7 @@ _CALLABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*")
 
 def kinds() -> list[str]:
     """Return the names that `use` can have on this machine, ours first; besides these, `module:callable`."""
-    ours = [name for name, where in BUILT_IN.items() if importlib.util.find_spec(where.partition(":")[0])]
-    return [*ours, *sorted(_offered().keys() - BUILT_IN.keys())]
+    return [*filter(_is_here, BUILT_IN), *sorted(_offered().keys() - BUILT_IN.keys())]
 
 
 def is_callable_name(use: str) -> bool:
@@ -54,7 +53,7 @@ def find_kind(use: str) -> Kind | None:
     """
     if use in BUILT_IN:
         where = BUILT_IN[use]
-        return _as_kind(load_object(where, f'the agent "{use}"'), where) if use in kinds() else None
+        return _as_kind(load_object(where, f'the agent "{use}"'), where) if _is_here(use) else None
     if is_callable_name(use):
         return _as_kind(load_object(use, f'the agent "{use}"'), use)
     offered = _offered().get(use)
@@ -94,6 +93,11 @@ def load_agent(
         )
     around = Surroundings(use, tuple(destinations), environment or {}, keep_message, exchange)
     return kind.build(kind.profile(use=use) if profile is None else profile, around)
+
+
+def _is_here(built_in: str) -> bool:
+    """Whether a kind of ours has come with this version."""
+    return importlib.util.find_spec(BUILT_IN[built_in].partition(":")[0]) is not None
 
 
 def _offered() -> dict[str, EntryPoint]:
