@@ -10,6 +10,7 @@ heard. Measured at the caller: the gaps between frames, once everybody talks. Th
 
 import argparse
 import asyncio
+import gc
 import itertools
 import json
 import os
@@ -192,6 +193,8 @@ async def serve(line: Connection, agent: Agent) -> None:
         }
     )
     async with Gateway(settings, agent=agent) as gateway:
+        gc.collect()
+        gc.freeze()  # as `dueto serve` does: a later collection of all that is here would stop every call
         line.send(gateway.media_port)
         while not line.poll():  # noqa: ASYNC110 - a pipe from another process
             await asyncio.sleep(0.05)

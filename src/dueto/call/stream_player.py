@@ -281,7 +281,7 @@ class StreamPlayer:
     def _pump(self, now: float, backlog_ms: float = 0.0, *, ticks: bool = False) -> bool:
         media = self._media()
         if media is not None and not self._paused and now >= self._settled_at:
-            frames = self._ledger.due(now, backlog_ms)  # a backlog counts once, at the moment it was measured
+            frames = self._ledger.due(now, backlog_ms, ticks=ticks)  # a backlog counts once, when it was measured
             self._send(media, frames)
             if frames and self._dialect.marks:
                 self._mark_the_last(media)
