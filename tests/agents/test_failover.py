@@ -134,6 +134,21 @@ async def test_a_provider_that_refuses_at_once_was_never_noticed() -> None:
 
 
 @virtually
+async def test_half_a_word_is_enough_to_be_noticed() -> None:
+    second, mouth = Listens(), Whistle()
+
+    async def breaks_off(call: Call) -> None:
+        saying = call.utterance()
+        saying.add(tone(8000, 3.0, FIRST_HZ))
+        await asyncio.sleep(0.4)
+        raise DROPPED
+
+    await one_call(FailOver([Post("voice", breaks_off), Post("spare", second, mouth)]), lambda *_: second.began.wait())
+    assert len(mouth.spoken) == 1
+    assert second.found == mouth.spoken, "and who takes over knows that he is not the first"
+
+
+@virtually
 async def test_without_a_mouth_the_apology_is_silence() -> None:
     second = Listens()
     call, _ = await one_call(

@@ -56,6 +56,18 @@ class Post:
     "Shared by all the posts that this agent fills."
 
 
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Somebody could not go on."""
+
+    post: Post
+    error: Exception
+    late: bool
+    "It took so long that the caller has been waiting."
+    heard_before_ms: int
+    "What he had heard before this one had the call."
+
+
 class FailOver:
     """An agent made of several: the first whose limit allows it takes the call, the next takes over where one fails.
 
@@ -72,16 +84,16 @@ class FailOver:
 
     async def __call__(self, call: "Call") -> None:
         """Serve one call. Raises: what the last of them raised."""
-        failed: tuple[Post, Exception, bool] | None = None
+        failed: _Failed | None = None
         for post in self._posts:
             if not post.limit.take():
                 call.note("agent_full", name=post.name, max_calls=post.limit.most)
                 continue
             try:
                 if failed is not None:
-                    await self._take_over(call, post, *failed)
+                    await self._take_over(call, post, failed)
                 call.mouth = post.mouth
-                began, lines = call.clock(), len(call.transcript)
+                began, heard_ms = call.clock(), call.heard_ms
                 try:
                     await post.run(call)
                 except CallEnded:
@@ -89,18 +101,18 @@ class FailOver:
                 except Exception as error:
                     if call.ended:
                         raise
-                    noticed = len(call.transcript) > lines or call.clock() - began > SOON_S
-                    failed = post, error, noticed
+                    failed = _Failed(post, error, call.clock() - began > SOON_S, heard_ms)
                 else:
                     return
             finally:
                 post.limit.leave()
         if failed is not None:
-            raise failed[1]
+            raise failed.error
         await turn_away(call, self._when_full)
 
-    async def _take_over(self, call: "Call", post: Post, before: Post, error: Exception, noticed: bool) -> None:
+    async def _take_over(self, call: "Call", post: Post, failed: "_Failed") -> None:
         """The one before failed: silence, a word of apology if the caller can have noticed, and on."""
+        before, error = failed.post, failed.error
         fault = error.fault if isinstance(error, ProviderFailed) else type(error).__name__
         call.note("agent_replaced", name=before.name, fault=fault, error=str(error), by=post.name)
         if not isinstance(error, DuetoError):  # a bug in an agent: its author needs the traceback
@@ -109,6 +121,7 @@ class FailOver:
             await call.wait_for(Unbridged)
         await call.silence()
         mouth = post.mouth or before.mouth
+        noticed = failed.late or call.heard_ms > failed.heard_before_ms
         if not (noticed and self._apology and mouth):
             return
         with contextlib.suppress(DuetoError, TimeoutError):

@@ -50,7 +50,10 @@ MOST_ITEMS: Final = 16
 
 BRIDGED: Final = "The caller is now connected with somebody else and does not hear you. Say nothing until told."
 UNBRIDGED: Final = "The caller's conversation with the other person is over and the caller is back with you. Go on."
-TAKE_OVER: Final = "You take this conversation over from a colleague. Go on from the caller's last words."
+TAKE_OVER: Final = (
+    "You take this conversation over from a colleague. Go on from the caller's last words; "
+    "if he has said nothing yet, ask what you can do for him."
+)
 HELD: Final = "The caller has put you on hold and does not hear you."
 RESUMED: Final = "The hold is over: the caller hears you again."
 
@@ -180,7 +183,8 @@ class _Conversation:
         early: deque[bytes] = deque(maxlen=MOST_EARLY_FRAMES)
         self._stop_hearing = call.audio_to(early.append)
         began = call.clock()
-        said_so_far = (*call.transcript, *welcome)
+        before = tuple(call.transcript)
+        said_so_far = (*before, *welcome)
         opening = Opening(
             rate_hz=call.rate_hz,
             tools=self._tools.specs(call) if self._tools is not None else (),
@@ -203,7 +207,7 @@ class _Conversation:
                 early.clear()
                 if opening.greets and self._manners.greets:
                     self._watch.must_speak()
-                if not opening.greets and (again or any(line.who == "caller" for line in said_so_far)):
+                if not opening.greets and (again or before):
                     provider.prompt(UNBRIDGED if again else TAKE_OVER)
                 async for event in provider.events():
                     self._told(provider, event)

@@ -143,6 +143,11 @@ class Call:
     def mouth(self, mouth: Mouth | None) -> None:
         self._session.mouth = mouth
 
+    @property
+    def heard_ms(self) -> int:
+        """How much the caller has heard of all that was said to him, as far as it is over."""
+        return self._session.voice.heard_ms
+
     def can(self, verb: Verb) -> bool:
         """Whether `verb` could work right now."""
         return self._session.can(verb)

@@ -31,6 +31,8 @@ class Voice:
         self._ears: list[Ear] = []
         self._dropped_ms = 0
         self._last = b""
+        self.heard_ms = 0
+        "Of what was said and is over."
 
     def begin(self, leg: MediaLeg) -> None:
         """The first stream is here: from its URL follow rate and mix, from its dialect the way down."""
@@ -101,6 +103,7 @@ class Voice:
 
         def note() -> None:
             ms, heard_ms = saying.queued_ms, saying.heard_ms
+            self.heard_ms += heard_ms
             session.journal("said", ms=ms, heard_ms=heard_ms, interrupted=saying.interrupted)
 
         saying.on_end = note
