@@ -17,8 +17,8 @@ from tests.support.running import running
 from tests.support.virtual import Virtual, virtual_desk
 
 from dueto.agents.cascade import Message, Want, cascade
-from dueto.agents.cascade.memory import Memory, Spoken
-from dueto.agents.cascade.sentences import LONGEST, Sentences
+from dueto.agents.cascade.memory import Answer, Memory
+from dueto.agents.cascade.sentences import LONGEST, SentenceCutter
 from dueto.agents.own_tools import load_tools
 from dueto.agents.ports import Line, ToolSpec
 from dueto.agents.provider import ProviderAgent
@@ -36,7 +36,7 @@ SECRET = "0123456789abcdef0123456789abcdef"
 
 
 def test_the_first_piece_is_spoken_before_the_text_is_over() -> None:
-    cutter = Sentences()
+    cutter = SentenceCutter()
     assert cutter.add("Good morning, this is") == []
     assert cutter.add(" Dueto. How can I ") == ["Good morning, this is Dueto."]
     assert cutter.add("help you?") == []
@@ -44,21 +44,21 @@ def test_the_first_piece_is_spoken_before_the_text_is_over() -> None:
 
 
 def test_a_number_or_a_title_is_no_sentence_of_its_own() -> None:
-    cutter = Sentences()
+    cutter = SentenceCutter()
     assert cutter.add("Dr. Who is in room no. 5. Shall I connect you? ") == ["Dr. Who is in room no. 5."]
     assert cutter.rest() == ["Shall I connect you?"]
 
 
 @given(st.lists(st.text(alphabet="ab ,.?!\n", max_size=80), max_size=30))
 def test_nothing_is_lost_or_said_twice_however_the_text_comes(pieces: list[str]) -> None:
-    cutter = Sentences()
+    cutter = SentenceCutter()
     said = [sentence for piece in pieces for sentence in cutter.add(piece)] + cutter.rest()
     assert "".join("".join(said).split()) == "".join("".join(pieces).split())
     assert all(0 < len(sentence) <= LONGEST for sentence in said[:-1])
 
 
 def test_of_an_answer_only_the_words_that_were_heard_are_remembered() -> None:
-    spoken = Spoken([("One two three four.", 1000), ("Five six seven eight.", 2000), ("Nine.", 500)])
+    spoken = Answer([("One two three four.", 1000), ("Five six seven eight.", 2000), ("Nine.", 500)])
     assert spoken.words(3500) == "One two three four. Five six seven eight. Nine."
     assert spoken.words(2000) == "One two three four. Five six ..."
     assert spoken.words(0) == ""

@@ -95,6 +95,10 @@ def test_an_empty_response_does_nothing() -> None:
         (response("<Dial><Conference>x</Conference></Dial>"), "<Conference>"),
         (response('<Dial timeout="soon">1</Dial>'), "timeout is not a whole number"),
         (response("<Redirect>file:///etc/passwd</Redirect>"), "http:// or https://"),
+        (response("<Redirect>http://[</Redirect>"), "http:// or https://"),
+        (response("<Redirect>//x:99999/</Redirect>"), "http:// or https://"),
+        (response('<Dial action="http://">1</Dial>'), "http:// or https://"),
+        ('<?xml version="1.0" encoding="nobody-knows"?><Response/>', "no XML"),
         ('<!DOCTYPE Response [<!ENTITY a "aaaa">]><Response><Say>&a;</Say></Response>', "document type"),
         ('<!DOCTYPE Response SYSTEM "http://x/y.dtd"><Response/>', "document type"),
         (response("<Say>" * 20 + "</Say>" * 20), "too deep"),
@@ -110,7 +114,25 @@ def test_anything_else_is_refused_and_the_text_says_why(twiml: str, why: str) ->
 
 
 WORDS = st.sampled_from(
-    ["", "1", "sales", "wss://x/y", "https://x", "ws://\n", "//x", "é", "&", "<", '"', "\x00", "0" * 99]
+    [
+        "",
+        "1",
+        "sales",
+        "wss://x/y",
+        "https://x",
+        "ws://\n",
+        "//x",
+        "é",
+        "&",
+        "<",
+        '"',
+        "\x00",
+        "0" * 99,
+        "//[",
+        "//x:99999",
+        "//x:y",
+        "//\u2100.com",
+    ]
 )
 NAMES = st.sampled_from(["Response", "Connect", "Stream", "Parameter", "Dial", "Number", "Say", "Pause", "Redirect"])
 ATTRIBUTES = st.dictionaries(

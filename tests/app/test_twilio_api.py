@@ -111,6 +111,8 @@ async def test_twiml_and_a_url_take_the_call_from_the_bot(here: Here) -> None:
         {"Twiml": "<Response><Gather/></Response>"},
         {"Twiml": "no xml"},
         {"Url": "file:///etc/passwd"},
+        {"Url": "https://["},
+        {"Url": "https://x:99999/"},
         {"Url": "https://x\r\nX: y"},
         {"Url": "https://x", "Method": "GET"},
     ],

@@ -37,7 +37,7 @@ LONGEST_SPEECH_S: Final = 14.0
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class Temper:
     """How sure and how patient the receptionist is."""
 
     threshold: float
@@ -56,10 +56,10 @@ _Answer = Speech | Dtmf | _Silence
 class Conversation:
     """Runs once. One task reads the call's events; nothing here outlives `aclose`."""
 
-    def __init__(self, call: "Call", sentences: Sentences, manners: Manners, *, listens: bool = True) -> None:
+    def __init__(self, call: "Call", sentences: Sentences, temper: Temper, *, listens: bool = True) -> None:
         self._call = call
         self._sentences = sentences
-        self._manners = manners
+        self._temper = temper
         self._listens = listens
         self._events = call.events()
         self._next: asyncio.Future[CallEvent] | None = None
@@ -154,7 +154,7 @@ class Conversation:
         None: the caller objected, or said something that was not understood; asking again costs less than a wrong call.
         """
         while True:
-            answer = await self._ask(self._sentences.announce(chosen), patience_s=self._manners.objection_s)
+            answer = await self._ask(self._sentences.announce(chosen), patience_s=self._temper.objection_s)
             match answer:
                 case _Silence():
                     return chosen
@@ -173,7 +173,7 @@ class Conversation:
                     chosen = other
 
     def _meaning(self, speech: Speech) -> str:
-        return speech.text if speech.confidence >= self._manners.threshold else ""
+        return speech.text if speech.confidence >= self._temper.threshold else ""
 
     def _person(self) -> Destination:
         everyone = self._sentences.destinations
@@ -193,7 +193,7 @@ class Conversation:
                 if deadline is None and saying.done():
                     if not saying.cancelled():
                         saying.result()
-                    patience_s = self._manners.patience_s if patience_s is None else patience_s
+                    patience_s = self._temper.patience_s if patience_s is None else patience_s
                     deadline = loop.time() + (LONGEST_SPEECH_S if speaks else patience_s)
                 upcoming = self._upcoming()
                 waiting: set[asyncio.Future[Any]] = {upcoming} if saying.done() else {upcoming, saying}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dueto.agents.conversation import Conversation, Manners
+from dueto.agents.conversation import Conversation, Temper
 from dueto.agents.sentences import GREETING, Sentences
 from dueto.agents.speech import (
     THRESHOLD,
@@ -57,7 +57,7 @@ class Receptionist:
         "For `call.say(text)`: the gateway's mouth."
         self._sentences = Sentences(known, greeting)
         self._vocabulary = build_vocabulary(known, find_model().dictionary)
-        self._manners = Manners(threshold, objection_s, patience_s)
+        self._temper = Temper(threshold, objection_s, patience_s)
         self._detectors = DetectorPool(listeners)
         self._recognisers = RecogniserPool(self._vocabulary, size=recognisers)
 
@@ -81,7 +81,7 @@ class Receptionist:
 
     async def __call__(self, call: "Call") -> None:
         """Serve one call; returns when it is over, or when there is nothing more to do for the caller."""
-        conversation = Conversation(call, self._sentences, self._manners, listens=await self._listens_to(call))
+        conversation = Conversation(call, self._sentences, self._temper, listens=await self._listens_to(call))
         try:
             await conversation.run()
         except CallEnded:

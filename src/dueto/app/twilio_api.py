@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from dueto.agents.media_streams import Exchange
 from dueto.agents.media_streams.account import API_VERSION, LiveCall
 from dueto.agents.media_streams.placing import Placing
-from dueto.agents.media_streams.twiml import MAX_TWIML_BYTES, MAX_URL_CHARS, Redirect, Verb, read_twiml
+from dueto.agents.media_streams.twiml import MAX_TWIML_BYTES, Verb, read_twiml, redirect
 from dueto.app.addresses import Address
 from dueto.app.http import Answer, HttpServer, Request
 from dueto.errors import LocalProtocolError, RemoteProtocolError
@@ -136,10 +136,10 @@ def _program(form: Mapping[str, str]) -> tuple[Verb, ...]:
         raise RemoteProtocolError("Method: only POST is known here")
     if "Twiml" in form:
         return read_twiml(form["Twiml"])
-    url = form["Url"]
-    if not re.fullmatch(r"https?://[!-~]+", url) or len(url) > MAX_URL_CHARS:
-        raise RemoteProtocolError("Url: expected https://...")
-    return (Redirect(url),)
+    try:
+        return (redirect(form["Url"]),)
+    except RemoteProtocolError:
+        raise RemoteProtocolError("Url: expected https://...") from None
 
 
 def _resource(call: LiveCall, status: str = "", http: int = 200) -> Answer:

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
-from dueto.agents.cascade.hearing import Hearing
-from dueto.agents.cascade.offline import Dictation, OfflineSpeaker, OfflineTranscriber, Rules
+from dueto.agents.cascade.offline import DictationWorker, OfflineSpeaker, OfflineTranscriber, Rules
 from dueto.agents.cascade.ports import Speaker, Thinker, Transcriber
 from dueto.agents.cascade.provider import Cascade
+from dueto.agents.cascade.utterances import UtteranceCutter
 from dueto.agents.ports import Connect, Opening
 from dueto.agents.profiles import Kind, LoadedAgent, Surroundings, VoiceProfile, Whole
 from dueto.agents.speech import DetectorPool, EndpointRules, RecogniserPool, SpeechMouth, installed
@@ -40,7 +40,7 @@ def cascade(
 
     async def connect(opening: Opening) -> Cascade:
         try:
-            hearing = Hearing(detectors, rules)
+            hearing = UtteranceCutter(detectors, rules)
         except NotCapable as error:
             raise ProviderFailed("quota", str(error)) from None
         return Cascade(opening, hearing, transcriber, thinker, speaker, instructions=instructions, greeting=greeting)
@@ -95,7 +95,7 @@ class _Shared:
     def transcriber(self, around: Surroundings) -> Transcriber:
         profile = self._profile
         if profile.stt == "offline":
-            self._pool = RecogniserPool(Dictation(around.destinations), size=profile.recognisers, patience_s=15.0)
+            self._pool = RecogniserPool(DictationWorker(around.destinations), size=profile.recognisers, patience_s=15.0)
             return OfflineTranscriber(self._pool)
         from dueto.agents.cascade.http import HttpTranscriber
 

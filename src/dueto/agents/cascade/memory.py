@@ -12,7 +12,7 @@ MOST_CHARS: Final = 48_000
 
 
 @dataclass(slots=True)
-class Spoken:
+class Answer:
     """An answer: its sentences, and how long each of them sounds."""
 
     sentences: list[tuple[str, int]] = field(default_factory=list)

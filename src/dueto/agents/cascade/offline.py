@@ -20,7 +20,7 @@ GOODBYE: Final = re.compile(r"\b(good ?bye|bye|that('s| is) all|nothing else|no 
 HELLO: Final = re.compile(r"^(hello|hi|good (morning|afternoon|evening|day))\b")
 
 
-class Dictation:
+class DictationWorker:
     """What a recogniser's process is told to be: one that writes down anything in US English, and knows the places."""
 
     worker = "dueto.agents.speech.dictation"

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
-from dueto.agents.cascade.hearing import Hearing
-from dueto.agents.cascade.memory import Memory, Spoken
+from dueto.agents.cascade.memory import Answer, Memory
 from dueto.agents.cascade.ports import Message, Speaker, Thinker, Transcriber, Want
-from dueto.agents.cascade.sentences import Sentences
+from dueto.agents.cascade.sentences import SentenceCutter
+from dueto.agents.cascade.utterances import UtteranceCutter
 from dueto.agents.ports import (
     CallerBegan,
     CallerStopped,
@@ -45,7 +45,7 @@ class Cascade:
     def __init__(
         self,
         opening: Opening,
-        hearing: Hearing,
+        hearing: UtteranceCutter,
         transcriber: Transcriber,
         thinker: Thinker,
         speaker: Speaker,
@@ -63,7 +63,7 @@ class Cascade:
         self._speaker = speaker
         self._told = Told("the cascade")
         self._memory = Memory(instructions, opening.said_so_far)
-        self._items: dict[str, Spoken] = {}
+        self._items: dict[str, Answer] = {}
         self._numbers = 0
         self._early: tuple[bytes, asyncio.Task[str]] | None = None
         self._hearings: set[asyncio.Task[None]] = set()
@@ -227,7 +227,7 @@ class Cascade:
             finally:
                 self._asked.clear()
 
-    async def _one_round(self, item_id: str, item: Spoken) -> tuple[Want, ...]:
+    async def _one_round(self, item_id: str, item: Answer) -> tuple[Want, ...]:
         """Write and speak at the same time. Returns the tools that are wanted."""
         sentences: asyncio.Queue[str | None] = asyncio.Queue(MOST_AHEAD)
         wants: list[Want] = []
@@ -243,7 +243,7 @@ class Cascade:
         return tuple(wants)
 
     async def _write(self, sentences: asyncio.Queue[str | None], wants: list[Want]) -> None:
-        cutter = Sentences()
+        cutter = SentenceCutter()
         async with aclosing(self._thinker.think(self._memory.messages(), self._opening.tools)) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 if isinstance(piece, Want):
@@ -255,12 +255,12 @@ class Cascade:
             await sentences.put(sentence)
         await sentences.put(None)
 
-    async def _speak_all(self, item_id: str, item: Spoken, sentences: asyncio.Queue[str | None]) -> None:
+    async def _speak_all(self, item_id: str, item: Answer, sentences: asyncio.Queue[str | None]) -> None:
         while (sentence := await sentences.get()) is not None:
             if sum(ms for _, ms in item.sentences) < LONGEST_ANSWER_S * 1000:
                 await self._speak(item_id, item, sentence)
 
-    async def _speak(self, item_id: str, item: Spoken, text: str) -> None:
+    async def _speak(self, item_id: str, item: Answer, text: str) -> None:
         spoken_bytes, said = 0, False
         item.sentences.append((text, 0))
         async with aclosing(self._speaker.speak(text)) as pieces:  # type: ignore[type-var]
@@ -285,10 +285,10 @@ class Cascade:
 
     # -- inside
 
-    def _begin(self) -> tuple[str, Spoken]:
+    def _begin(self) -> tuple[str, Answer]:
         self._numbers += 1
         item_id = f"a{self._numbers}"
-        item = self._items[item_id] = Spoken()
+        item = self._items[item_id] = Answer()
         if len(self._items) > MOST_ITEMS:
             del self._items[next(iter(self._items))]
         return item_id, item

@@ -14,7 +14,7 @@ _END: Final = re.compile(r"[.!?…][\"'”’)]*\s+(?=[^\s\da-z])|:\s|\n+|[。�
 _COMMA: Final = re.compile(r"[,;–]\s|\s-\s|[，、；]")
 
 
-class Sentences:
+class SentenceCutter:
     """Cuts a text that comes piece by piece."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ else is refused by name, rather than left out in silence. So is a document type,
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 from xml.parsers import expat
 
 from dueto.errors import RemoteProtocolError
@@ -77,12 +77,17 @@ class Hangup:
 Verb = ConnectStream | Dial | Say | PlayDigits | Pause | Redirect | Hangup
 
 
+def redirect(url: str) -> Redirect:
+    """Return what asks `url` what comes next. Raises: RemoteProtocolError: it is no whole URL of HTTP."""
+    return Redirect(_url(url, "", "http"))
+
+
 def read_twiml(document: bytes | str, base_url: str = "") -> tuple[Verb, ...]:
     """Return the verbs of a document, in order. URLs in it may be relative to `base_url`, where it came from.
 
     Raises: RemoteProtocolError: it is no TwiML, passes a limit, or asks for what there is not; the text says what.
     """
-    data = document.encode() if isinstance(document, str) else document
+    data = document.encode(errors="replace") if isinstance(document, str) else document
     if len(data) > MAX_TWIML_BYTES:
         raise RemoteProtocolError(f"TwiML of more than {MAX_TWIML_BYTES} bytes")
     root = _tree(data)
@@ -129,6 +134,8 @@ def _tree(data: bytes) -> _Element:
         parser.Parse(data, True)
     except expat.ExpatError as error:
         raise RemoteProtocolError(f"no XML: {expat.errors.messages[error.code]} in line {error.lineno}") from None
+    except LookupError:
+        raise RemoteProtocolError("no XML: it says that it has an encoding that nobody knows") from None
     return top.children[0]
 
 
@@ -205,9 +212,13 @@ def _action(element: _Element, base_url: str) -> str:
 
 
 def _url(text: str, base_url: str, scheme: str) -> str:
-    url = urljoin(base_url, text)
-    good = url.startswith((f"{scheme}://", f"{scheme}s://")) and url.isascii() and url.isprintable() and " " not in url
-    if not good or len(url) > MAX_URL_CHARS:
+    try:
+        url = urljoin(base_url, text)
+        where = urlsplit(url)
+        good = where.scheme in (scheme, f"{scheme}s") and bool(where.hostname) and where.port != 0
+    except ValueError:  # half a bracket, a port that is none
+        good = False
+    if not good or len(url) > MAX_URL_CHARS or not (url.isascii() and url.isprintable()) or " " in url:
         raise RemoteProtocolError(f"TwiML names no {scheme}:// or {scheme}s:// URL where one belongs")
     return url
 

@@ -40,7 +40,7 @@ class Webhooks:
                         break
         except httpx.TimeoutException:
             raise ProviderFailed("timeout", f"the bot's webhook did not answer within {PATIENCE_S:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # a ValueError: a name that IDNA does not know
             raise ProviderFailed("refused", f"the bot's webhook can't be reached: {plain(error)}") from None
         if not answer.is_success:
             raise http_fault("the bot's webhook", answer.status_code, secrets=(self._account.token,))

@@ -69,7 +69,7 @@ class SpeechMouth:
         """
         if rate_hz not in RATES_HZ:
             raise NotCapable(f"can't speak at {rate_hz} Hz; these are possible: {', '.join(map(str, RATES_HZ))}")
-        text = " ".join(text.replace("\0", " ").split())
+        text = " ".join(text.encode(errors="replace").decode().replace("\0", " ").split())
         if not text:
             return b""
         if len(text) > LONGEST_CHARS:

@@ -7,7 +7,7 @@ from dueto.agents.speech.narrowband import HEARD_HZ
 Happening = Began | Paused | Utterance
 
 
-class Hearing:
+class UtteranceCutter:
     """One caller's. Borrows a detector until `close`; about 0.1 ms of work a frame."""
 
     rate_hz = HEARD_HZ
