@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from dueto import Call
 from dueto.agents.cascade import Message, Want, cascade
-from dueto.agents.cascade.offline import Dictation, OfflineSpeaker, OfflineTranscriber
+from dueto.agents.cascade.offline import DictationWorker, OfflineSpeaker, OfflineTranscriber
 from dueto.agents.ports import ToolSpec
 from dueto.agents.provider import ProviderAgent
 from dueto.agents.speech import DetectorPool, RecogniserPool, SpeechMouth, installed
@@ -21,7 +21,7 @@ class Parrot:
         yield f"You said: {conversation[-1].text}. Say something else."
 
 
-detectors, recognisers = DetectorPool(4), RecogniserPool(Dictation([]), size=1)
+detectors, recognisers = DetectorPool(4), RecogniserPool(DictationWorker([]), size=1)
 parts = OfflineTranscriber(recognisers), Parrot(), OfflineSpeaker(SpeechMouth(installed()))
 parrot = ProviderAgent(cascade(*parts, detectors, greeting="Hello. Say something."))
 

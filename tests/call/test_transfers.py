@@ -18,8 +18,10 @@ from dueto.call import Call, CallRules, Destination, TransferResult
 from dueto.call.events import Bridged, CallEvent, ControlJoined, HungUp, Unbridged
 from dueto.call.house import Whereabouts
 from dueto.call.ports import Accept
+from dueto.call.transfer import failed_bridge, referred
 from dueto.errors import CallEnded, NotCapable
 from dueto.sim import Caller, Endpoint, Line, SimCall, Switch, run_virtual, tone
+from dueto.wire.esl import Event, quote
 
 RULES = CallRules(public_url="ws://127.0.0.1:8085", rate_hz=8000)
 WELCOME = tone(8000, 0.4, 500)
@@ -430,3 +432,20 @@ async def test_what_can_not_be_said_is_found_before_anybodys_telephone_rings() -
 
 def test_levels() -> None:
     assert loudness(pcm.tone(8000, 500, 700, -12.0), 700) > 0.9
+
+
+def completion(**variables: str) -> Event:
+    lines = [f"variable_{name}: ".encode() + quote(value.encode()) for name, value in variables.items()]
+    return Event.from_content(b"\n".join((b"Event-Name: CHANNEL_EXECUTE_COMPLETE", *lines, b"", b"")))
+
+
+@pytest.mark.parametrize("said", ["", "SIP/2.0", "SIP/2.0 ² no", "SIP/2.0 " + "9" * 5000, "x 200 y", "SIP/2.0 \n500"])
+def test_what_a_telephone_says_of_a_refer_may_be_anything(said: str) -> None:
+    assert referred(completion(sip_refer_reply=said)) == TransferResult("let_go")
+    assert referred(completion(sip_refer_reply="SIP/2.0 486 Busy Here\r\n")).outcome == "busy"
+
+
+@pytest.mark.parametrize("said", ["", "sip:", "sip:²", "sip:" + "9" * 5000, "Q.850:16"])
+def test_why_the_other_side_could_not_be_reached_may_be_anything(said: str) -> None:
+    event = completion(originate_disposition="USER_BUSY", last_bridge_proto_specific_hangup_cause=said)
+    assert failed_bridge(event) == TransferResult("busy", "USER_BUSY")

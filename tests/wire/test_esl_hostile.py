@@ -326,7 +326,9 @@ def test_half_a_surrogate_pair_in_json_breaks_nothing() -> None:
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "-1", "", "1e3", "²"])
 def test_an_event_sequence_that_is_none_reads_zero(digits: str) -> None:
-    assert event(encode_event([("Event-Name", "X"), ("Event-Sequence", digits)])).sequence == 0
+    seen = event(encode_event([("Event-Name", "X"), ("Event-Sequence", digits)]))
+    assert seen.sequence == 0
+    assert seen.number("Event-Sequence") is None
 
 
 # -- limits

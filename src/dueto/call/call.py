@@ -367,8 +367,7 @@ class Call:
                 response = completion.get("Application-Response")
                 if response != "FILE PLAYED":
                     raise CommandRefused(f"playback: {response}")
-                ms = completion.variable("playback_ms")
-                played_ms += int(ms) if ms.isdigit() else 0
+                played_ms += completion.number("variable_playback_ms") or 0
             return played_ms
 
     async def stop_playing(self) -> None:

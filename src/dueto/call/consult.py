@@ -207,8 +207,8 @@ class Consultation:
     def _other_side(self, event: Event) -> None:
         """An event of the channel being placed, told by the inbound socket: it alone knows the SIP status."""
         if event.name == "CHANNEL_HANGUP_COMPLETE":
-            status = event.variable("sip_invite_failure_status") or event.variable("sip_term_status")
-            self._sip_code = int(status) if status.isdigit() else None
+            failure = event.number("variable_sip_invite_failure_status")
+            self._sip_code = failure or event.number("variable_sip_term_status")
 
     # -- the caller
 

@@ -19,8 +19,7 @@ DTMF_HZ = 8000
 def _dtmf(session: "Session", event: Event) -> None:
     digit = event.get("DTMF-Digit")
     if digit:
-        samples = event.get("DTMF-Duration", "0")
-        duration_ms = int(samples) * 1000 // DTMF_HZ if samples.isdigit() else 0
+        duration_ms = (event.number("DTMF-Duration") or 0) * 1000 // DTMF_HZ
         session.journal("dtmf", digit=digit, duration_ms=duration_ms)
         pressed = Dtmf(digit, duration_ms)
         if session.gather_digit is not None:

@@ -1,5 +1,7 @@
 """What became of a transfer, read from the completion of this very bridge."""
 
+import re
+
 from dueto.call.ports import Outcome, TransferResult
 from dueto.wire.esl import Event
 
@@ -50,8 +52,8 @@ def referred(completion: Event) -> TransferResult:
     """
     if completion.get("Answer-State") == "ringing":
         return TransferResult("failed", "the caller's telephone takes a REFER only once it was answered")
-    words = completion.variable("sip_refer_reply").split()
-    status = int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+    said = re.match(r"SIP/2\.0 ([0-9]{3})\b", completion.variable("sip_refer_reply"))
+    status = int(said[1]) if said is not None else None
     if status is None or status < 300:
         return TransferResult("let_go", sip_code=status)
     return TransferResult(_BY_STATUS.get(status, "failed"), sip_code=status)
@@ -60,5 +62,5 @@ def referred(completion: Event) -> TransferResult:
 def failed_bridge(completion: Event) -> TransferResult:
     """Read a CHANNEL_EXECUTE_COMPLETE of a bridge during which no CHANNEL_BRIDGE came."""
     cause = completion.variable("originate_disposition")
-    sip = completion.variable("last_bridge_proto_specific_hangup_cause").removeprefix("sip:")
-    return TransferResult(outcome_of(cause), cause, int(sip) if sip.isdigit() else None)
+    said = re.fullmatch(r"sip:([0-9]{3})", completion.variable("last_bridge_proto_specific_hangup_cause"))
+    return TransferResult(outcome_of(cause), cause, int(said[1]) if said is not None else None)

@@ -130,6 +130,11 @@ class Event(Block):
         """Return the channel variable `name` as this event carries it."""
         return self.get("variable_" + name, default)
 
+    def number(self, name: str) -> int | None:
+        """Return a header that is a whole number; None: absent, or anything else. What a telephone says lands here."""
+        value = self.find(name)
+        return int(value) if value and value.isdigit() and len(value) <= 20 else None
+
     def items(self) -> Iterator[tuple[str, str]]:
         """Yield every header in order, decoded. This is the slow way: it reads all of them."""
         for line in self.raw[1 : self._end].split(b"\n"):
@@ -162,8 +167,7 @@ class Event(Block):
     @property
     def sequence(self) -> int:
         """`Event-Sequence`: rises over the whole switch, with gaps. 0 where absent."""
-        value = self.find("Event-Sequence")
-        return int(value) if value and value.isdigit() and len(value) <= 20 else 0
+        return self.number("Event-Sequence") or 0
 
 
 class Reply(Block):
