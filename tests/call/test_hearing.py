@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.virtual import URL, virtual_desk
 
 from dueto.audio.pcm import join_stereo
-from dueto.call import Call
+from dueto.call import Call, Destination
 from dueto.call.hearing import AudioQueue, Hearing
 from dueto.sim import Caller, Endpoint, Line, SimCall, run_virtual, tone
 from dueto.sim.listening import compare, sweep
@@ -187,3 +187,42 @@ def test_a_hold_stops_the_frames_and_its_burst_is_frames_again(dialect: Dialect)
     burst = sum(moment - moments[at] < 0.001 for moment in moments[at:])
     assert burst >= 10
     assert len(heard) == len(moments) * 320
+
+
+@pytest.mark.parametrize("dialect", [AUDIO_STREAM_BINARY, AUDIO_FORK], ids=lambda dialect: dialect.name)
+def test_while_the_caller_talks_to_somebody_else_the_module_is_paused_in_its_own_words(dialect: Dialect) -> None:
+    moments: list[float] = []
+
+    async def agent(call: Call) -> None:
+        call.audio_to(lambda frame: moments.append(asyncio.get_running_loop().time()))
+        await asyncio.sleep(0.5)
+        assert (await call.transfer("sales")).outcome == "bridged"
+        await asyncio.sleep(60)
+
+    async def until_hangup(line: Line) -> None:
+        await line.until_hangup()
+
+    async def main() -> tuple[int, int]:
+        async with (
+            virtual_desk(agent, dialect=dialect, destinations={"sales": Destination("sales", "user/sales")}) as here,
+            here.switch(
+                dialect=dialect.name, endpoints={"user/sales": Endpoint(answer_after_s=0.1, hangs_up_after_s=3.0)}
+            ) as switch,
+        ):
+            call = await switch.place(Caller(script=until_hangup))
+            await here.until_noted("bridged")
+            await asyncio.sleep(0.1)
+            before = call.counters.frames_up
+            await asyncio.sleep(2.0)
+            during = call.counters.frames_up - before
+            await here.until_noted("unbridged")
+            await asyncio.sleep(1.0)
+            after = call.counters.frames_up - before - during
+            call.hang_up()
+            await call.done()
+        return during, after
+
+    during, after = run_virtual(main(), start_s=1000.0)
+    assert during == 0
+    assert after >= 48
+    assert np.diff(moments).max() == pytest.approx(3.0, abs=0.2)
