@@ -96,7 +96,6 @@ def listen(
     dialect: Dialect = AUDIO_STREAM_BINARY,
     variables: tuple[tuple[str, str], ...] = (),
     hold: bool = False,
-    bridge: bool = False,
 ) -> tuple[SimCall, bytes, list[float]]:
     """A caller says a sweep; return the call, what the agent heard of it, and when each frame came."""
     heard, moments = bytearray(), []
@@ -127,7 +126,6 @@ def listen(
                 dialect=dialect.name,
                 record=True,
                 media_url=URL.replace("rate=8000", f"rate={rate_hz}").replace("mix=mono", f"mix={mix}"),
-                endpoints={"user/1": Endpoint()},
             ) as switch,
         ):
             call = await switch.place(Caller(script=script, variables=variables))
