@@ -290,8 +290,8 @@ def test_after_a_cut_the_caller_hears_nothing_of_it_within_the_lead(dialect: Dia
         assert p95 <= 20 + 40 + delay_s * 1000
     elif dialect.clear_text:
         assert p95 <= 2 * frame_ms
-    else:
-        assert p95 <= dialect.lead_ms + frame_ms
+    else:  # the ticker may be one of its rounds ahead
+        assert p95 <= dialect.lead_ms + frame_ms + 20
 
 
 @EVERY
