@@ -91,7 +91,7 @@ def test_an_agent_can_come_from_the_environment_alone(tmp_path: Path) -> None:
         ("[agents.a]\n", "[agents.a] use: this key is missing"),
         ("[agents.a]\nuse = 5\n", '[agents.a] use: expected text in quotes ("..."), not 5'),
         ("agents = 5\n", "[agents]: expected a section ([name]), not 5"),
-        ("[agents]\na = 5\n", "[agents] a: expected a section ([name]), not 5"),
+        ("[agents]\na = 5\n", "[agents.a]: expected a section ([name]), not 5"),
         ("[agents.'a b']\nuse = 'echo'\n", "[agents.a b]: expected a name of letters"),
         (
             "[agents.a]\nuse = 'receptionist'\npatience = 3\n",
@@ -172,3 +172,23 @@ def test_the_receptionists_defaults_are_its_own(monkeypatch: pytest.MonkeyPatch)
     }
     signature = inspect.signature(Receptionist).parameters
     assert own == {key: signature[key].default for key in own}
+
+
+@pytest.mark.parametrize("key", ["two words", "line\n", "tab\t", "schlüssel", "\x00"])
+def test_a_key_that_no_header_can_hold_is_refused_at_start_and_not_repeated(key: str) -> None:
+    for around, written in (
+        (Surroundings("front", environment={"X_KEY": key}), SecretStr("")),
+        (Surroundings("front"), SecretStr(key)),
+    ):
+        with pytest.raises(SettingsError, match=r"\[agents\.front\] api_key: expected one word") as refused:
+            around.key(written, "X_KEY")
+        assert key not in str(refused.value)
+
+
+def test_a_key_is_taken_from_where_it_stands_first() -> None:
+    around = Surroundings("front", environment={"X_KEY": "of-the-environment"})
+    assert around.key(SecretStr("of-the-file"), "X_KEY") == "of-the-file"
+    assert around.key(SecretStr(""), "X_KEY") == "of-the-environment"
+    assert around.key(SecretStr(""), "Y_KEY", needed=False) == ""
+    with pytest.raises(SettingsError, match=r"api_key: missing; .* export Y_KEY="):
+        around.key(SecretStr(""), "Y_KEY")

@@ -321,7 +321,7 @@ async def test_the_gateway_routes_calls_on_real_sockets() -> None:
         ),
         ("[[route]]\ntenant = 'acne'\n[tenants.acme]\n", 'there is no tenant "acne"; did you mean "acme"?'),
         ("[[route]]\nagent = 'echo'\nvariables = { 'a b' = 'x' }\n", "expected names of channel variables"),
-        ("route = 5\n", "[route]: expected a list ([...]), not 5"),
+        ("route = 5\n", "[route]: expected [[route]], in two pairs of brackets"),
         ("[tenants.acme]\ndestinations = ['sals']\n[destinations.sales]\ndial = 'x'\n", 'did you mean "sales"?'),
         ("[tenants.acme]\nmax_cals = 3\n", "[tenants.acme] max_cals: no such key; did you mean max_calls?"),
         ("[tenants.acme]\nwhen_failed = 'hang'\n", "[tenants.acme] when_failed: expected"),

@@ -101,5 +101,7 @@ async def test_a_disk_that_is_too_slow_is_not_waited_for(tmp_path: Path, monkeyp
 
 def test_a_folder_that_cannot_be_had_is_told_at_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match=r"\[records\] timelines: .*file/x: Not a directory"):
+    with pytest.raises(SettingsError, match=r"\[records\] timelines: .*file/x can't be made \(Not a directory\)"):
         Timelines(tmp_path / "file" / "x")
+    with pytest.raises(SettingsError, match="file is a file; name a folder"):
+        Timelines(tmp_path / "file")

@@ -105,6 +105,7 @@ def quick_collections() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.timeout(600)  # half a minute of computing: on a busy machine many times that
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(troubles(), min_size=4, max_size=4), VERBS, seconds, st.booleans(), st.booleans(), st.integers(0, 999))
 def test_under_any_trouble_every_call_ends_once_told_once_in_order_and_leaves_nothing(

@@ -6,6 +6,7 @@ import sys
 import weakref
 from typing import Any
 
+import pytest
 from tests.support.virtual import MediaTwin, virtual_desk
 
 from dueto.call import Call
@@ -16,7 +17,8 @@ CALLS = 10_000
 WARM = 1_000
 
 
-def test_ten_thousand_calls_leave_nothing_behind_and_memory_is_flat() -> None:
+@pytest.mark.timeout(600)  # half a minute of computing: on a busy machine many times that
+def test_ten_thousand_calls_leave_nothing_behind_and_memory_is_flat(caplog: pytest.LogCaptureFixture) -> None:
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     runs = 0
 
@@ -55,6 +57,7 @@ def test_ten_thousand_calls_leave_nothing_behind_and_memory_is_flat() -> None:
     warm, half, whole = run_virtual(run(), start_s=1000.0)
     gc.collect()
     assert runs == CALLS
+    assert not caplog.records, "pytest keeps what is logged, and an exception in it all that it touched"
     assert not alive
     assert not [thing for thing in gc.get_objects() if isinstance(thing, OutboundLeg | MediaTwin)]
     print(f"\nallocated blocks after {WARM}, {CALLS // 2}, {CALLS} calls: {warm}, {half}, {whole}")

@@ -422,7 +422,7 @@ async def connect(
 def _build(profile: ElevenLabsProfile, around: Surroundings) -> LoadedAgent:
     from dueto.agents.voices import voice_agent
 
-    key = profile.api_key.get_secret_value() or around.environment.get("ELEVENLABS_API_KEY", "")
+    key = around.key(profile.api_key, "ELEVENLABS_API_KEY", needed=False)
     return voice_agent(functools.partial(connect, profile, key), profile, around)
 
 

@@ -37,7 +37,7 @@ from dueto.agents.ports import (
 )
 from dueto.agents.profiles import Kind, LoadedAgent, Seconds, Surroundings, VoiceProfile, Whole
 from dueto.agents.told import Told
-from dueto.errors import ProviderFailed, SettingsError
+from dueto.errors import ProviderFailed
 
 STREAM_PAUSE_S: Final = 1.0
 "No frame for so long, as on hold: the server is told, or it would wait for the rest of the sentence."
@@ -366,11 +366,7 @@ async def connect(
 def _build(profile: GeminiProfile, around: Surroundings) -> LoadedAgent:
     from dueto.agents.voices import voice_agent
 
-    key = profile.api_key.get_secret_value() or around.environment.get("GEMINI_API_KEY", "")
-    if not key:
-        raise SettingsError(
-            f"[agents.{around.name}] api_key: missing; put it into the environment: export GEMINI_API_KEY=..."
-        )
+    key = around.key(profile.api_key, "GEMINI_API_KEY")
     return voice_agent(functools.partial(connect, profile, key), profile, around)
 
 

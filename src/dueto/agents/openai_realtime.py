@@ -44,7 +44,7 @@ from dueto.agents.profiles import Kind, LoadedAgent, Seconds, Surroundings, Voic
 from dueto.agents.remembered import Remembered
 from dueto.agents.told import Told
 from dueto.audio.g711 import ulaw_decode, ulaw_encode
-from dueto.errors import ProviderFailed, SettingsError
+from dueto.errors import ProviderFailed
 
 MOST_KEPT_FRAMES: Final = 100
 "Of the caller's audio while there is no session: two seconds."
@@ -431,11 +431,7 @@ def _build(profile: OpenAIProfile, around: Surroundings) -> LoadedAgent:
     from dueto.agents.voices import voice_agent
 
     variable = "AZURE_OPENAI_API_KEY" if profile.azure else "OPENAI_API_KEY"
-    key = profile.api_key.get_secret_value() or around.environment.get(variable, "")
-    if not key and (profile.azure or profile.base_url == BASE_URL):
-        raise SettingsError(
-            f"[agents.{around.name}] api_key: missing; put it into the environment: export {variable}=..."
-        )
+    key = around.key(profile.api_key, variable, needed=profile.azure or profile.base_url == BASE_URL)
     given = {name: getattr(profile, name) for name in _OPTIONS}
     return voice_agent(openai_realtime(api_key=key, **given), profile, around)
 

@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from dueto.agents.messages import KeepMessage
 from dueto.call.keys import Key
 from dueto.call.ports import Agent, Destination, Mouth
-from dueto.errors import LocalProtocolError
+from dueto.errors import LocalProtocolError, SettingsError
 
 if TYPE_CHECKING:
     from dueto.agents.media_streams import Exchange
@@ -141,6 +141,22 @@ class Surroundings:
     "Where `take_message` puts them."
     exchange: "Exchange | None" = None
     "`[twilio]`, for bots that were written for it."
+
+    def key(self, written: SecretStr, variable: str, *, needed: bool = True) -> str:
+        """Return a provider's key: as it is `written`, or of the environment. It goes into a header as it is.
+
+        Raises: SettingsError: there is none and it is `needed`, or it can't be one.
+        """
+        key = written.get_secret_value() or self.environment.get(variable, "")
+        if needed and not key:
+            raise SettingsError(
+                f"[agents.{self.name}] api_key: missing; put it into the environment: export {variable}=..."
+            )
+        if not re.fullmatch("[!-~]*", key):
+            raise SettingsError(
+                f"[agents.{self.name}] api_key: expected one word; write it without spaces or line breaks"
+            )
+        return key
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,8 @@ def _sentence(kind: str, path: Path, problem: Mapping[str, Any], models: _Models
     context = problem.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown(path, models, by_variable=by_variable)
+    if path == ("route",):
+        return "expected [[route]], in two pairs of brackets, before the keys of each route"
     if kind == "missing":
         return "this key is missing"
     if kind == "value_error":
@@ -137,8 +139,10 @@ def _place(path: Path) -> str:
         return f"[{path[0]}]: "
     if path[0] == "route" and isinstance(path[1], int):
         return f"[[route]] {path[1] + 1}{''.join(f', {part}' for part in path[2:3])}: "
-    depth = 2 if path[0] in _TABLES and len(path) > 2 else 1
+    depth = 2 if path[0] in _TABLES else 1
     section = ".".join(str(part) for part in path[:depth])
+    if len(path) == depth:
+        return f"[{section}]: "
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[depth:]).lstrip(".")
     return f"[{section}] {key}: "
 

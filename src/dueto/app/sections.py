@@ -392,6 +392,11 @@ class RecordingSettings(Section):
     numbers: tuple[str, ...] = ()
     announce: str = ""
 
+    @field_validator("directory")
+    @classmethod
+    def _check_directory(cls, text: str) -> str:
+        return whole_path(text, "a folder", "recordings")
+
     @field_validator("numbers")
     @classmethod
     def _check_numbers(cls, numbers: tuple[str, ...]) -> tuple[str, ...]:

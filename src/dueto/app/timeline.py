@@ -55,10 +55,12 @@ class Timelines:
         """
         try:
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except FileExistsError:
+            raise SettingsError(f"[records] timelines: {folder} is a file; name a folder") from None
         except OSError as error:
-            raise SettingsError(f"[records] timelines: {folder}: {error.strerror}") from None
+            raise SettingsError(f"[records] timelines: {folder} can't be made ({error.strerror})") from None
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise SettingsError(f"[records] timelines: {folder}: not writable")
+            raise SettingsError(f"[records] timelines: nothing can be written to {folder}; whose is it?")
         self._folder = folder
         self._clock = clock
         self._local_time = local_time

@@ -87,7 +87,9 @@ class _Shared:
         self.detectors = DetectorPool(profile.listeners)
         self._profile = profile
         self._name = around.name
-        self._key = profile.api_key.get_secret_value() or around.environment.get("OPENAI_API_KEY", "")
+        engines = ((profile.stt, profile.stt_url), (profile.llm, profile.llm_url), (profile.tts, profile.tts_url))
+        needed = any(engine != "offline" and url == OPENAI for engine, url in engines)
+        self._key = around.key(profile.api_key, "OPENAI_API_KEY", needed=needed)
         self._client: Any = None
         self._pool: RecogniserPool | None = None
         self._mouth: SpeechMouth | None = None
@@ -145,9 +147,6 @@ class _Shared:
             raise SettingsError(
                 f"[agents.{self._name}] {part}: needs {error.name}: pip install 'dueto[cascade]'"
             ) from None
-        if url == OPENAI and not self._key:
-            missing = "api_key: missing; put it into the environment: export OPENAI_API_KEY=..."
-            raise SettingsError(f"[agents.{self._name}] {missing}")
         host = urlsplit(url)
         if host.scheme not in ("http", "https") or not host.hostname:
             raise SettingsError(f'[agents.{self._name}] {part}_url: expected "https://HOST/v1", not "{url}"')
