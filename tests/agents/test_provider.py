@@ -1,6 +1,7 @@
 """The agent that runs any provider, on virtual time: what the caller hears is the judge."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -705,3 +706,30 @@ def test_a_provider_that_goes_while_the_caller_talks_to_somebody_else_is_had_aga
     assert not seen.provider.opening.greets
     assert seen.provider.opening.said_so_far == (Said("agent", "I put you through."),)
     assert len(seen.noted("provider_ended")) == 1
+
+
+def test_nothing_of_a_conversation_outlives_its_call() -> None:
+    async def run(call: Call, arguments: str, heard: Any) -> str:
+        await heard()
+        return "{}"
+
+    async def script(model: ScriptedProvider) -> None:
+        await model.says("a", 600)
+        model.tell(ToolAsked("t1", "look_up", "{}"))
+        await model.until("answer")
+        await model.says("b", 4000)
+        await model.caller_says()
+        await model.says("c", 20_000)
+
+    def alive() -> set[int]:
+        gc.collect()
+        kinds = ("Call", "Session", "_Conversation", "Spoken", "Utterance", "Errands", "Keypad", "Watch")
+        return {
+            id(thing)
+            for thing in gc.get_objects()
+            if type(thing).__name__ in kinds and str(type(thing).__module__).startswith("dueto.")
+        }
+
+    before = alive()
+    scene(script, hears_all, tools=OneTool(run))
+    assert alive() <= before
