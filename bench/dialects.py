@@ -32,7 +32,7 @@ from dueto.app.gateway import Gateway
 from dueto.app.logs import configure_logs
 from dueto.app.serve import new_event_loop
 from dueto.app.settings import Settings
-from dueto.audio import Resampler, resample_all
+from dueto.audio import Resampler
 from dueto.call import Call
 from dueto.call.events import HungUp
 from dueto.call.hearing import Hearing
@@ -191,7 +191,7 @@ def show_delays(console: Console) -> None:
     pairs = [(stream, agent) for stream in (8000, 16000) for agent in RATES_HZ]
     print_table(
         console,
-        "Delay added, ms: an impulse in, an impulse out (a whole utterance at once, `say`, is not delayed at all)",
+        "Delay added, ms: an impulse in, an impulse out",
         ("stream", "agent", "up", "down", "down, base64 fork"),
         (
             (
@@ -204,7 +204,6 @@ def show_delays(console: Console) -> None:
             for stream, agent in pairs
         ),
     )
-    assert len(resample_all(bytes(320), 8000, 16000)) == 640
 
 
 def main() -> int:
