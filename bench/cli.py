@@ -10,6 +10,7 @@ Figures are kept row by row in bench/out/results.json, so a run can be broken of
 
 import argparse
 import json
+import os
 import sys
 import time
 
@@ -22,6 +23,8 @@ from bench.rows import FULL, QUICK, Measure, Pace, Row
 from bench.venvs import versions
 from rich.console import Console
 
+OTHERS = os.getloadavg()[0]
+"What the machine was doing before we came."
 RESULTS = OUT / "results.json"
 MEASURES: list[tuple[Row, Measure]] = [*control.MEASURES, *media.MEASURES, *both_legs.MEASURES, *provider.MEASURES]
 
@@ -41,6 +44,7 @@ def keep(row: Row, pace: Pace) -> None:
         "peers": versions(),
         "load": language(),
         "rounds": pace.rounds,
+        "others": OTHERS,
     }
     OUT.mkdir(exist_ok=True)
     stored = {"about": about, "rows": {key: row.to_json() for key, row in rows.items()}}

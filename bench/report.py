@@ -12,6 +12,8 @@ from rich.table import Table
 
 OUT = HERE / "out"
 PAGE = HERE.parent / "docs" / "performance.md"
+OTHERS = 0.7
+"A load average from which on the machine was not ours alone."
 BEGIN, END = "<!-- figures: bench/run --report -->", "<!-- end of the figures -->"
 
 
@@ -67,6 +69,26 @@ def write(about: dict[str, Any], rows: dict[str, Row]) -> None:
     subprocess.run([python("tools"), HERE / "plot.py", drawn, PAGE.with_suffix(".png")], check=True)
 
 
+def _sizing(rows: dict[str, Row]) -> Iterator[str]:
+    """Say how many calls of a kind to plan for."""
+    found = {
+        "that are echoed, or whose agent costs next to nothing (M2)": ("M2", "calls"),
+        "that talk to a realtime provider over TLS at 16 kHz (R2)": ("R2", "calls"),
+    }
+    yield ""
+    yield "### Sizing: calls per core by agent kind"
+    yield ""
+    yield "| calls | a core carried | plan for |"
+    yield "| --- | ---: | ---: |"
+    for kind, (key, metric) in found.items():
+        carried = rows[key].median("dueto", metric) if key in rows else None
+        if carried:
+            yield f"| {kind} | {carried:.0f} | {carried * 0.6:.0f} |"
+    yield ""
+    yield "Planned for is 60 %: calls come in clusters; the rest is for bursts of set-ups and hangups. An agent"
+    yield "that computes itself (speech recognition, a model in the process) comes on top, and mostly is the larger part."
+
+
 def _share(goal: Goal, figure: float, bar: float) -> float:
     """Return how much of its bar a figure takes: 1 is just met, less is better; 0 where that can't be said."""
     if goal.least:
@@ -78,6 +100,9 @@ def _markdown(about: dict[str, Any], rows: dict[str, Row]) -> Iterator[str]:
     peers = ", ".join(f"{name} {version}" for name, version in about["peers"].items())
     yield f"{about['machine']}. Peers: {peers}. Load in {about['load']}."
     yield f"Medians of {about['rounds']} interleaved rounds (M2, E4 and R2: two at most)."
+    if about["others"] >= OTHERS:
+        yield f"The machine had other work as well (load average {about['others']:.0f} before the start): its latencies are"
+        yield "those of its scheduling, and caches that others use make every CPU figure larger."
     yield ""
     yield "![How dueto stands to its bars, and how the echo's cost grows](performance.png)"
     yield ""
@@ -97,6 +122,7 @@ def _markdown(about: dict[str, Any], rows: dict[str, Row]) -> Iterator[str]:
         yield "Why what is missed is missed:"
         yield ""
         yield from dict.fromkeys(missed)
+    yield from _sizing(rows)
     for key, row in rows.items():
         yield ""
         yield f"### {key}: {row.title}"

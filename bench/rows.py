@@ -115,5 +115,5 @@ class Pace:
         return max(round(usual * self.scale), 1)
 
 
-FULL, QUICK = Pace(), Pace(rounds=1, scale=0.5)
+FULL, QUICK = Pace(), Pace(rounds=1, scale=0.4)
 Measure = Callable[[Row, Pace], None]

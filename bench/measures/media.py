@@ -122,10 +122,10 @@ def growth(row: Row, pace: Pace) -> None:
     """G1: the echo at 10 to 1000 calls."""
     with ExitStack() as stack:
         servers = [stack.enter_context(Server(kind)) for kind in (DUETO, BARE_PICOWS)]
-        for calls in GROWTH:
+        for calls in GROWTH if pace.scale == 1 else GROWTH[::2]:
             for server in servers:
                 with Load(server, control="control" in server.ports) as load:
-                    _add(row, server, load, *echoed(server, load, calls, pace.seconds(3)), f", {calls} calls")
+                    _add(row, server, load, *echoed(server, load, calls, pace.seconds(2)), f", {calls} calls")
 
 
 SOAKED, AT_ONCE, PARTS = 6000, 200, 6
@@ -164,6 +164,10 @@ ECHO = {
     "load_busy": LOAD,
     "late_ms": Metric("load late, p99", "ms", 2),
 }
+SEVEN_CALLS = (
+    "a frame passes seven Python calls (leg, session, hearing, agent, player, ledger, leg) where the bare one has one; "
+    "on a machine whose caches others use as well, that counts double"
+)
 MEASURES = [
     (
         Row(
@@ -173,7 +177,7 @@ MEASURES = [
             [
                 Goal("pair_us", "websockets", 0.6),
                 Goal("pair_us", f"pipecat, {FEW_CALLS} calls", 1 / 4, ours=f"dueto, {FEW_CALLS} calls"),
-                Goal("pair_us", "bare picows", 1.3),
+                Goal("pair_us", "bare picows", 1.3, why=SEVEN_CALLS),
                 Goal("p50_ms", "bare picows", plus=0.2),
                 Goal("p99_ms", "bare picows", plus=2),
                 Goal("wrong", limit=0),
