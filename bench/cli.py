@@ -33,7 +33,8 @@ def kept() -> dict[str, Row]:
     """Return the rows whose figures are kept."""
     if not RESULTS.exists():
         return {}
-    return {key: Row.from_json(row) for key, row in json.loads(RESULTS.read_text())["rows"].items()}
+    rows = json.loads(RESULTS.read_text())["rows"]
+    return {row.key: Row.from_json(rows[row.key]) for row, _ in MEASURES if row.key in rows}
 
 
 def keep(row: Row, pace: Pace) -> None:

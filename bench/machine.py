@@ -44,7 +44,7 @@ def described() -> str:
     """Say what machine and what versions the figures are of."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-    cores = len(os.sched_getaffinity(0))
+    cores = os.cpu_count()
     python = platform.python_version()
     ours = ", ".join(f"{name} {version(name)}" for name in ("uvloop", "picows"))
     return f"{cores} cores ({model}), Linux {platform.release()}, CPython {python}, {ours}"

@@ -85,8 +85,8 @@ def _sizing(rows: dict[str, Row]) -> Iterator[str]:
         if carried:
             yield f"| {kind} | {carried:.0f} | {carried * 0.6:.0f} |"
     yield ""
-    yield "Planned for is 60 %: calls come in clusters; the rest is for bursts of set-ups and hangups. An agent"
-    yield "that computes itself (speech recognition, a model in the process) comes on top, and mostly is the larger part."
+    yield "Planned for is 60 %: calls come in clusters; the rest is for bursts of set-ups and hangups. An agent that"
+    yield "computes itself (speech recognition, a model in the process) comes on top, and mostly is the larger part."
 
 
 def _share(goal: Goal, figure: float, bar: float) -> float:
@@ -101,27 +101,30 @@ def _markdown(about: dict[str, Any], rows: dict[str, Row]) -> Iterator[str]:
     yield f"{about['machine']}. Peers: {peers}. Load in {about['load']}."
     yield f"Medians of {about['rounds']} interleaved rounds (M2, E4 and R2: two at most)."
     if about["others"] >= OTHERS:
-        yield f"The machine had other work as well (load average {about['others']:.0f} before the start): its latencies are"
-        yield "those of its scheduling, and caches that others use make every CPU figure larger."
+        load = about["others"]
+        yield f"The machine had other work as well (load average {load:.0f} before the start): the latencies are those"
+        yield "of its scheduling, and caches that others use make every CPU figure larger."
     yield ""
     yield "![How dueto stands to its bars, and how the echo's cost grows](performance.png)"
     yield ""
     yield "| row | asked | measured | bar | |"
     yield "| --- | --- | ---: | ---: | --- |"
-    missed = []
+    missed: dict[str, list[str]] = {}
     for key, row in rows.items():
         for goal, figure, bar, met in row.verdicts():
             metric = row.metrics[goal.metric]
             text = goal.text(metric) + ("" if goal.ours == "dueto" else f" ({goal.ours})")
-            verdict = "met" if met else f"**missed**, {_share(goal, figure, bar):.2f} x"
+            share = _share(goal, figure, bar)
+            verdict = "met" if met else f"**missed**, {share:.2f} x" if share else "**missed**"
             yield f"| {key} | {text} | {figure:.{metric.digits}f} | {bar:.{metric.digits}f} | {verdict} |"
             if not met and goal.why:
-                missed.append(f"- {key}, {text}: {goal.why}")
+                missed.setdefault(goal.why, []).append(f"{key}, {text}")
     if missed:
         yield ""
         yield "Why what is missed is missed:"
         yield ""
-        yield from dict.fromkeys(missed)
+        for why, bars in missed.items():
+            yield f"- {'; '.join(bars)}: {why}."
     yield from _sizing(rows)
     for key, row in rows.items():
         yield ""
