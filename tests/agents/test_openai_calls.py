@@ -16,7 +16,7 @@ from tests.support.tls import client_context
 
 from dueto.agents.openai_realtime import openai_realtime
 from dueto.agents.own_tools import load_tools
-from dueto.agents.provider import Manners, ProviderAgent
+from dueto.agents.provider import ProviderAgent
 from dueto.app.gateway import Gateway
 from dueto.app.logs import configure_logs
 from dueto.app.settings import load_settings
@@ -26,9 +26,9 @@ from dueto.sim import Caller, Endpoint, Line, SimCall, Switch, tone
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
-def agent_of(server: FakeOpenAI, *tools: str, manners: Manners | None = None, **options: Any) -> ProviderAgent:
+def agent_of(server: FakeOpenAI, *tools: str, **options: Any) -> ProviderAgent:
     connect = openai_realtime(url=server.url, api_key=KEY, ssl=client_context(), **options)
-    return ProviderAgent(connect, tools=load_tools(tools), manners=manners)
+    return ProviderAgent(connect, tools=load_tools(tools))
 
 
 def narrowband(here: Running, **more: Any) -> Switch:
@@ -50,8 +50,7 @@ def utterances_ms(call: SimCall) -> list[int]:
     return [int(group[-1] - group[0] + 1) * 20 for group in groups]
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 16000])
-async def test_a_greeting_and_a_turn_are_heard_and_written_down(rate_hz: int) -> None:
+async def test_a_greeting_and_a_turn_are_heard_and_written_down() -> None:
     async def talk(line: Line) -> None:
         await line.hears_speech()
         await line.hears_silence(400)
@@ -62,13 +61,12 @@ async def test_a_greeting_and_a_turn_are_heard_and_written_down(rate_hz: int) ->
     script = [Answer("Acme, good day.", 600), Answer("On Monday at nine.", 400)]
     async with fake_openai(script, tls=True, caller_says="When do you open?") as server:
         async with running(agent_of(server, greeting="Acme, good day.")) as here:
-            make = narrowband if rate_hz == 8000 else Running.switch
-            async with make(here, record=True) as switch:
+            async with here.switch(record=True) as switch:
                 call = await switch.place(Caller(script=talk))
                 await call.done()
                 await here.until_noted("call_ended")
         there = await server.conversation()
-    assert there.session["audio"]["input"]["format"]["type"] == ("audio/pcmu" if rate_hz == 8000 else "audio/pcm")
+    assert there.session["audio"]["input"]["format"]["type"] == "audio/pcm"
     lines = [(fields["who"], fields["text"]) for _, name, fields in here.journal if name == "transcript"]
     assert lines == [("agent", "Acme, good day."), ("caller", "When do you open?"), ("agent", "On Monday at nine.")]
     assert utterances_ms(call) == [pytest.approx(600, abs=60), pytest.approx(400, abs=60)]
@@ -103,22 +101,6 @@ async def test_the_model_is_cut_exactly_where_the_caller_stopped_hearing_it(rate
     assert heard_ms[0] == pytest.approx(cut.truncated_ms, abs=60)
     assert heard_ms[1] == pytest.approx(300, abs=60)
     assert len(there.of("conversation.item.truncate")) == 1
-
-
-async def test_a_cough_is_no_interruption() -> None:
-    async def talk(line: Line) -> None:
-        await line.hears_speech()
-        await line.say(tone(8000, 0.1, 300.0))
-        await line.hears_silence(400)
-
-    async with fake_openai([Answer(ms=1500), Answer(ms=0)], tls=True) as server:
-        async with running(agent_of(server, manners=Manners(min_speech_ms=700))) as here:
-            async with narrowband(here, record=True) as switch:
-                call = await switch.place(Caller(script=talk))
-                await call.done()
-        there = await server.conversation()
-    assert utterances_ms(call) == [pytest.approx(1500, abs=60)]
-    assert not there.of("response.cancel")
 
 
 async def test_a_transfer_by_the_model_happens_on_the_switch_behind_what_it_said() -> None:
@@ -187,12 +169,9 @@ async def test_keys_reach_the_model_and_a_limit_is_passed_unnoticed() -> None:
 
 TROUBLES: list[tuple[dict[str, Any], list[Answer], str]] = [
     ({"refuses": (401, json.dumps({"error": {"message": f"Incorrect API key: {KEY}"}}).encode())}, [], "auth"),
-    ({"closes_with": (3000, "invalid_request_error.invalid_api_key")}, [], "auth"),
     ({"refuses": (429, b'{"error":{"message":"You exceeded your current quota"}}')}, [], "quota"),
-    ({"rejects_setup": {"code": "model_not_found", "message": "no such model"}}, [], "model"),
-    ({}, [Answer(ms=800, garbage=b'{"type":"response.output_audio.delta","delta":7}')], "protocol"),
-    ({}, [Answer(ms=800, breaks=True)], "dropped"),
-    ({"silent": True}, [], "timeout"),
+    ({}, [Answer(ms=400, garbage=b'{"type":"response.output_audio.delta","delta":7}')], "protocol"),
+    ({}, [Answer(ms=400, breaks=True)], "dropped"),
 ]
 
 

@@ -292,12 +292,12 @@ async def test_the_session_is_carried_on_in_a_new_one_between_two_turns() -> Non
 
 
 async def test_a_session_is_not_left_in_the_middle_of_a_turn() -> None:
-    async with fake_openai([Answer(ms=1500, pace=1.0)]) as server:
+    async with fake_openai([Answer(ms=600, pace=1.0)]) as server:
         async with talking(server, session_s=0.2) as talk:
             talk.says(0.5)
             await talk.saw(Spoke)
             await talk.saw(SpokeLast)
-            assert talk.spoken_ms(talk.of(Spoke)[0].item_id) == 1500
+            assert talk.spoken_ms(talk.of(Spoke)[0].item_id) == 600
             await talk.saw(RolledOver)
     assert talk.events.index(talk.of(RolledOver)[0]) > talk.events.index(talk.of(SpokeLast)[0])
 
@@ -473,7 +473,7 @@ def test_the_wire_reads_what_it_knows_and_refuses_what_it_cannot_read() -> None:
 
 
 async def test_a_cough_during_an_answer_leaves_the_next_answer_free_to_be_asked_for() -> None:
-    async with fake_openai([Answer(ms=1200, pace=1.0), Answer("Noted.", 200)]) as server:
+    async with fake_openai([Answer(ms=500, pace=1.0), Answer("Noted.", 200)]) as server:
         async with talking(server) as talk:
             talk.says(0.5)
             await talk.saw(Spoke)
