@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +73,22 @@ async def test_a_call_through_the_whole_gateway_shows_in_its_metrics() -> None:
     assert ready == 200
     assert 'dueto_calls_total{outcome="hungup"} 1.0' in page
     assert "dueto_hangup_to_agent_seconds_count 1.0" in page
+
+
+def how_many(folder: Path) -> int:
+    return len(list(folder.rglob("*.jsonl")))
+
+
+async def test_an_agent_that_fails_to_close_keeps_nothing_else_from_closing(tmp_path: Path) -> None:
+    async def boom() -> None:
+        raise RuntimeError("boom")
+
+    async with Gateway(settings(records={"timelines": str(tmp_path)})) as gateway:
+        gateway.agent = replace(gateway.agent, aclose=boom)
+        gateway.desk.house.journal("a-call", "control_connected", {})
+    async with asyncio.timeout(10):
+        await gateway.serve_forever()
+    assert how_many(tmp_path) == 1
 
 
 async def test_a_full_gateway_is_not_ready() -> None:

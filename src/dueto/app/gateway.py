@@ -3,42 +3,32 @@
 import asyncio
 import os
 import socket
-import tempfile
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from dueto.agents.media_streams import Account, Exchange, NumberPolicy
 from dueto.agents.media_streams.placing import Placing
-from dueto.agents.messages import KeepMessage, MessageFile
 from dueto.agents.profiles import LoadedAgent
-from dueto.app.addresses import parse_address
+from dueto.app import parts
 from dueto.app.journal import LogJournal, fan_out
 from dueto.app.logs import call_logger
 from dueto.app.metrics import Metrics
-from dueto.app.redact import redact
 from dueto.app.serving import check_for_serving
 from dueto.app.settings import Settings
 from dueto.app.staff import Equipment, Staff
 from dueto.app.status import StatusServer
-from dueto.app.timeline import Timelines
 from dueto.app.twilio_api import TwilioApi
-from dueto.call import Agent, CallRules, Desk, House, Journal, Mouth
+from dueto.call import Agent, Desk, House, Journal, Mouth
 from dueto.call.dialects import DialectFinder
 from dueto.call.placing import Dialled, mint, place
-from dueto.call.recorder import Recorder, RecordingRules
 from dueto.clock import Clock, monotonic
 from dueto.errors import NotCapable, SettingsError
-from dueto.legs.esl_inbound import InboundLink
-from dueto.legs.esl_outbound import ControlServer, OutboundOptions
+from dueto.legs.esl_outbound import ControlServer
 from dueto.legs.media_server import MediaServer
 from dueto.legs.ticker import Ticker
-from dueto.legs.unicast import UnicastDoor, UnicastOptions
 from dueto.wire.media import AUDIO_STREAM, DIALECTS, StreamPath
 
 
@@ -70,19 +60,19 @@ class Gateway:
         self.settings = settings
         self.control_port = self.media_port = self.metrics_port = self.twilio_port = 0
         "The ports that are listened on, once started: those of the settings, or free ones where those said 0."
-        self.exchange = _exchange(settings)
-        rules = _rules(settings)
-        equipment = Equipment(os.environ, _keepers(settings), self.exchange, mouth, _spare_mouth)
+        self.exchange = parts.exchange(settings)
+        rules = parts.call_rules(settings)
+        equipment = Equipment(os.environ, parts.keepers(settings), self.exchange, mouth, parts.spare_mouth)
         staff = Staff(settings, rules, equipment, agent=agent)
         first = staff.otherwise
         self.agent = LoadedAgent(first.name, first.agent, first.mouth, staff.start, staff.aclose)
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry)
         journals: list[Journal] = [LogJournal(), self._metrics.journal, *([journal] if journal is not None else [])]
-        self._timelines = _timelines(settings)
+        self._timelines = parts.timelines(settings)
         if self._timelines is not None:
             journals.append(self._timelines.journal)
-        self.link = _link(settings, fan_out(*journals))
+        self.link = parts.switch_link(settings, fan_out(*journals))
         house = House(
             agent=self.agent.run,
             agent_name=self.agent.name,
@@ -94,17 +84,17 @@ class Gateway:
             mouth=first.mouth,
             keys=first.keys,
             switch=self.link,
-            unicast=_packet_door(settings, clock),
+            unicast=parts.packet_door(settings, clock),
             journal=fan_out(*journals),
             clock=clock,
             ticker=Ticker(clock=clock),
             logger=call_logger,
-            recorder=_recorder(settings),
+            recorder=parts.recorder(settings),
             worker=worker,
         )
         router = staff.router
         self.desk = Desk(house if router is None else router.settle(house), takes_back=takes_back)
-        self._control = _control_server(settings, self.desk)
+        self._control = parts.control_server(settings, self.desk)
         self._media = (
             MediaServer(self.desk, house.path, house.dialect, default_rate_hz=settings.media.rate_hz)
             if house.unicast is None
@@ -240,24 +230,29 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close everything now; agents are cancelled, channels stay with the switch."""
-        await self._control.stop_listening()
-        if self._media is not None:
-            await self._media.stop_listening()
-        await self.desk.aclose()
-        await self._control.aclose()  # only now: the calls let go over it
-        if self.link is not None:
-            await self.link.aclose()
-        if self._status is not None:
-            await self._status.aclose()
-        if self._twilio is not None:
-            await self._twilio.aclose()
-        await self._placing.aclose()
-        if self.desk.house.recorder is not None:
-            await self.desk.house.recorder.aclose()
-        await self.agent.aclose()
-        if self._timelines is not None:
-            await self._timelines.aclose()
+        for close in self._last_steps():
+            try:
+                await close()
+            except Exception as error:  # what fails keeps nothing behind it from closing
+                structlog.get_logger().error("closing_failed", error=error, exc_info=error)
         self._closed.set()
+
+    def _last_steps(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        media, recorder = self._media, self.desk.house.recorder
+        yield self._control.stop_listening
+        if media is not None:
+            yield media.stop_listening
+        yield self.desk.aclose
+        yield self._control.aclose  # only now: the calls let go over it
+        for server in (self.link, self._status, self._twilio):
+            if server is not None:
+                yield server.aclose
+        yield self._placing.aclose
+        if recorder is not None:
+            yield recorder.aclose
+        yield self.agent.aclose
+        if self._timelines is not None:
+            yield self._timelines.aclose
 
     async def __aenter__(self) -> "Gateway":
         try:
@@ -278,104 +273,6 @@ class Gateway:
         return (False, "full") if self.desk.full else (True, "ready")
 
 
-def _spare_mouth() -> Mouth | None:
-    from dueto.agents.speech.mouth import SpeechMouth, installed
-
-    return SpeechMouth(installed())
-
-
-def _timelines(settings: Settings) -> Timelines | None:
-    if not settings.records.timelines:
-        return None
-
-    def complain(text: str) -> None:
-        structlog.get_logger().error("timelines_failed", error=text)
-
-    return Timelines(Path(settings.records.timelines), complain=complain)
-
-
-def _keepers(settings: Settings) -> dict[str, KeepMessage]:
-    """Where messages go, by tenant. Two that name the same file share it."""
-    paths = {"": settings.records.messages, **{name: tenant.messages for name, tenant in settings.tenants.items()}}
-    files = {path: MessageFile(Path(path)) for path in paths.values() if path}
-    for file in files.values():
-        file.check()
-    return {name: files[path].keep for name, path in paths.items() if path}
-
-
-class _ControlServer(Protocol):
-    async def start(self, host: str, port: int) -> int: ...
-    async def stop_listening(self) -> None: ...
-    async def aclose(self) -> None: ...
-
-
-def _control_server(settings: Settings, desk: Desk) -> _ControlServer:
-    control = settings.control
-    options = OutboundOptions(control.linger_s, allow=control.networks)
-    if control.engine == "native":
-        return ControlServer(desk, options)
-    try:
-        from dueto.legs.greenswitch_engine import GreenswitchServer
-    except ImportError as error:
-        missing = f"[control] engine: greenswitch needs {error.name}: pip install 'dueto[greenswitch]'"
-        raise SettingsError(missing) from None
-    return GreenswitchServer(desk, options, event_loop_interval_s=control.event_loop_interval_s)
-
-
-def _exchange(settings: Settings) -> Exchange:
-    twilio = settings.twilio
-    account = Account(twilio.account_sid, twilio.auth_token.get_secret_value())
-    return Exchange(account, NumberPolicy(twilio.allow, twilio.dial))
-
-
-def _packet_door(settings: Settings, clock: Clock) -> UnicastDoor | None:
-    """Where streams come from on a switch without an audio module, where that is configured."""
-    media = settings.media
-    if media.dialect != "unicast":
-        return None
-    options = UnicastOptions(
-        switch_address=media.unicast_switch_address,
-        bind_address=media.unicast_bind_address,
-        announce_address=media.unicast_announce_address,
-        ports=media.unicast_range,
-        idle_silence=media.unicast_idle == "silence",
-    )
-    return UnicastDoor(options, clock=clock)
-
-
-def _link(settings: Settings, journal: Journal) -> InboundLink | None:
-    """The switch's own event socket, where one is configured."""
-    if not settings.switch.address:
-        return None
-    address = parse_address(settings.switch.address)
-    return InboundLink(
-        address.host,
-        address.port,
-        settings.switch.password.get_secret_value(),
-        user=settings.switch.user,
-        journal=lambda event, fields: journal("", event, fields),
-    )
-
-
-def _recorder(settings: Settings) -> Recorder | None:
-    """Who keeps recordings. Raises: SettingsError: nothing can be written there."""
-    recording = settings.recording
-    if not recording.directory:
-        return None
-    directory = Path(recording.directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise SettingsError(
-            f"[recording] directory: nothing can be written to {directory} ({error.strerror})"
-        ) from None
-    return Recorder(
-        RecordingRules(directory, recording.format, recording.calls, recording.numbers, recording.announce, redact)
-    )
-
-
 async def _listening(leg: str, address: object, starting: Awaitable[int]) -> int:
     try:
         return await starting
@@ -384,25 +281,3 @@ async def _listening(leg: str, address: object, starting: Awaitable[int]) -> int
         raise SettingsError(
             f"[{leg}] listen: can't listen on {address} ({reason}); end what uses it, or choose another port"
         ) from None
-
-
-def _rules(settings: Settings) -> CallRules:
-    media, correlation = settings.media, settings.correlation
-    return CallRules(
-        control_expected=correlation.control == "expected",
-        warn_after_s=correlation.warn_after_s,
-        give_up_after_s=correlation.give_up_after_s,
-        on_missing_media=correlation.on_missing_media,
-        while_waiting=correlation.while_waiting,
-        hangup_grace_s=settings.call.hangup_grace_ms / 1000,
-        closing_s=settings.agent.closing_s,
-        when_done=settings.agent.when_done,
-        when_failed=settings.agent.when_failed,
-        max_lag_ms=media.max_lag_ms,
-        rate_hz=media.rate_hz,
-        stream_start="gateway" if media.dialect == "unicast" else media.start,
-        public_url=media.public_url,
-        token_required=media.token == "required",
-        secret=media.secret.get_secret_value(),
-        max_calls=settings.control.max_calls,
-    )
