@@ -212,6 +212,8 @@ def test_an_older_name_and_a_missing_underscore_are_remarked_upon(tmp_path: Path
         ("[destinations.a]\ndial = 'x'\ndigit = 1\n", '[destinations.a] digit: expected text in quotes ("..."), not 1'),
         ("[destinations.a]\ndial = 'x'\ndigit = '12'\n", "[destinations.a] digit: expected one key"),
         ("[records]\nmessages = 'messages.jsonl'\n", "[records] messages: expected the whole path of a file, such as"),
+        ("[records]\ntimelines = 't'\n", "[records] timelines: expected the whole path of a folder, such as"),
+        ("[recording]\ndirectory = 'r'\n", "[recording] directory: expected the whole path of a folder, such as"),
         ("[destinations.hangup]\ndial = 'x'\n", "[destinations.hangup]: expected a name"),
     ],
 )

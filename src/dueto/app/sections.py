@@ -4,7 +4,16 @@ import re
 from ipaddress import IPv4Address
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from dueto.agents.failover import WhenFull
 from dueto.agents.media_streams.account import NO_ACCOUNT
@@ -16,6 +25,23 @@ from dueto.errors import LocalProtocolError
 RATES_HZ = (8000, 16000, 24000, 32000, 48000)
 
 
+def _whole_path(what: str, example: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if text and (not text.isprintable() or not text.startswith("/")):
+            raise ValueError(f'expected the whole path of {what}, such as "/var/lib/dueto/{example}"')
+        return text
+
+    return AfterValidator(check)
+
+
+Listen = Annotated[str, AfterValidator(lambda text: str(parse_address(text)))]
+ListenOrNot = Annotated[str, AfterValidator(lambda text: str(parse_address(text)) if text else "")]
+"Empty: nowhere."
+WholeFile = Annotated[str, _whole_path("a file", "messages.jsonl")]
+WholeFolder = Annotated[str, _whole_path("a folder", "calls")]
+"It does not depend on where we were started. Empty: none."
+
+
 class Section(BaseModel):
     """What all sections share: frozen, and no unknown keys."""
 
@@ -25,18 +51,13 @@ class Section(BaseModel):
 class ControlSettings(Section):
     """The Event Socket server that the switch dials."""
 
-    listen: str = "127.0.0.1:8022"
+    listen: Listen = "127.0.0.1:8022"
     public_address: str = ""
     engine: Literal["native", "greenswitch"] = "native"
     linger_s: Annotated[Whole, Field(ge=1, le=3600)] = 10
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     max_calls: Annotated[Whole, Field(ge=1, le=100_000)] = 1000
     event_loop_interval_s: Annotated[Seconds, Field(gt=0)] = 0.1
-
-    @field_validator("listen")
-    @classmethod
-    def _check_listen(cls, text: str) -> str:
-        return str(parse_address(text))
 
     @field_validator("public_address")
     @classmethod
@@ -67,7 +88,7 @@ class ControlSettings(Section):
 class MediaSettings(Section):
     """The WebSocket server that the audio module dials."""
 
-    listen: str = "127.0.0.1:8085"
+    listen: Listen = "127.0.0.1:8085"
     public_url: str = ""
     dialect: Literal[
         "auto",
@@ -118,11 +139,6 @@ class MediaSettings(Section):
         """The first and the last port of `unicast_ports`."""
         first, _, last = self.unicast_ports.partition("-")
         return int(first), int(last)
-
-    @field_validator("listen")
-    @classmethod
-    def _check_listen(cls, text: str) -> str:
-        return str(parse_address(text))
 
     @field_validator("public_url")
     @classmethod
@@ -205,13 +221,6 @@ PatternList = Annotated[tuple[str, ...], BeforeValidator(_as_patterns)]
 "One text, or several: any of them."
 
 
-def whole_path(text: str, what: str, example: str) -> str:
-    """Return a path that does not depend on where we were started; or nothing. Raises: ValueError."""
-    if text and (not text.isprintable() or not text.startswith("/")):
-        raise ValueError(f'expected the whole path of {what}, such as "/var/lib/dueto/{example}"')
-    return text
-
-
 class RouteSettings(Section):
     """Who takes which calls: `[[route]]`, the first that matches. What it does not speak of may be anything."""
 
@@ -239,12 +248,7 @@ class TenantSettings(Section):
     max_calls: Annotated[Whole, Field(ge=0)] = 0
     when_failed: str = ""
     when_full: WhenFull = "return_to_dialplan"
-    messages: str = ""
-
-    @field_validator("messages")
-    @classmethod
-    def _check_messages(cls, text: str) -> str:
-        return whole_path(text, "a file", "acme.jsonl")
+    messages: WholeFile = ""
 
 
 class DestinationSettings(Section):
@@ -328,18 +332,8 @@ class SwitchSettings(Section):
 class RecordsSettings(Section):
     """What is kept of calls, besides the log."""
 
-    messages: str = ""
-    timelines: str = ""
-
-    @field_validator("messages")
-    @classmethod
-    def _check_messages(cls, text: str) -> str:
-        return whole_path(text, "a file", "messages.jsonl")
-
-    @field_validator("timelines")
-    @classmethod
-    def _check_timelines(cls, text: str) -> str:
-        return whole_path(text, "a folder", "timelines")
+    messages: WholeFile = ""
+    timelines: WholeFolder = ""
 
 
 class TwilioSettings(Section):
@@ -347,7 +341,7 @@ class TwilioSettings(Section):
 
     account_sid: str = NO_ACCOUNT
     auth_token: SecretStr = SecretStr("")
-    listen: str = "127.0.0.1:8090"
+    listen: ListenOrNot = "127.0.0.1:8090"
     allow: tuple[str, ...] = ()
     dial: str = ""
 
@@ -357,11 +351,6 @@ class TwilioSettings(Section):
         if not re.fullmatch(r"AC[0-9a-f]{32}", text):
             raise ValueError('expected "AC" and 32 of 0-9 a-f')
         return text
-
-    @field_validator("listen")
-    @classmethod
-    def _check_listen(cls, text: str) -> str:
-        return str(parse_address(text)) if text else ""
 
     @field_validator("allow")
     @classmethod
@@ -386,16 +375,11 @@ class TwilioSettings(Section):
 class RecordingSettings(Section):
     """Recordings of calls, by the gateway."""
 
-    directory: str = ""
+    directory: WholeFolder = ""
     format: Literal["wav", "flac", "opus"] = "wav"
     calls: Literal["none", "all", "matching"] = "none"
     numbers: tuple[str, ...] = ()
     announce: str = ""
-
-    @field_validator("directory")
-    @classmethod
-    def _check_directory(cls, text: str) -> str:
-        return whole_path(text, "a folder", "recordings")
 
     @field_validator("numbers")
     @classmethod
@@ -414,12 +398,7 @@ class LogsSettings(Section):
 class MetricsSettings(Section):
     """The listener for Prometheus, `/healthz` and `/readyz`."""
 
-    listen: str = "127.0.0.1:9108"
-
-    @field_validator("listen")
-    @classmethod
-    def _check_listen(cls, text: str) -> str:
-        return str(parse_address(text)) if text else ""
+    listen: ListenOrNot = "127.0.0.1:9108"
 
     @property
     def listen_address(self) -> Address | None:
