@@ -107,6 +107,7 @@ async def test_a_transfer_by_the_model_happens_on_the_switch_behind_what_it_said
     async def talk(line: Line) -> None:
         await line.hears_speech()
         await line.bridged()
+        await here.until_noted("bridged")  # until its event is here, up to 20 ms of him still are
         await line.say(tone(8000, 0.6, 300.0))
         await line.hears_speech()
         await line.hears_silence(300)
