@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from bench.lab import OUT, Failed, language
+from bench.lab import OUT, language
 from bench.machine import LOAD_CORE, described, go_ahead, pin
 from bench.measures import both_legs, control, media, provider
 from bench.profiles import draw
@@ -64,8 +64,8 @@ def run(console: Console, keys: list[str], pace: Pace) -> int:
         began = time.monotonic()
         try:
             measure(row, pace)
-        except Failed as error:
-            console.print(f"[bold red]{row.key} could not be measured: {error}")
+        except Exception as error:  # the other rows can still be measured
+            console.print(f"[bold red]{row.key} could not be measured: {type(error).__name__}: {error}")
             failed += 1
             continue
         row.seconds = round(time.monotonic() - began, 1)

@@ -187,7 +187,7 @@ class Load(_Talker):
         ports = server.ports
         self._server, self._first = server, server.placed
         server.placed += room
-        script = _script(server, events, room if media else 0)
+        self._script = script = _script(server, events, room if media else 0)
         control_port, media_port = ports["control"] if control else 0, ports["media"] if media else 0
         words = [*program(), script, str(control_port), str(media_port), str(self._first)]
         super().__init__("load", words, LOAD_CORE)
@@ -235,6 +235,11 @@ class Load(_Talker):
     def flood(self, seconds: float) -> Figures:
         """Write events as fast as they are taken."""
         return self.ask(f"flood {seconds}", seconds + PATIENCE_S)
+
+    def close(self) -> None:
+        """Have it end."""
+        super().close()
+        self._script.unlink(missing_ok=True)
 
     def busy(self, figures: Figures) -> float:
         """Return how busy the load was, as a share of its core."""
