@@ -80,7 +80,7 @@ def bridged(row: Row, pace: Pace) -> None:
 
 def capacity(row: Row, pace: Pace) -> None:
     """R2: more and more bridged calls on one core, until the frames no longer come evenly."""
-    row.note("steps as in M2; one that failed twice (uneven, or 3 % missing) was too much")
+    row.note("steps as in M2; one that failed three times (uneven, or 3 % missing) was too much")
     row.note("the provider shares the load's core: where load busy is near 1, it was the provider that could not go on")
     with bridges() as (servers, provider):
         for _ in range(min(pace.rounds, 2)):
@@ -98,7 +98,7 @@ def _carried(server: Server, provider: Server, load: Load, pace: Pace) -> Figure
             load.place(wanted - calls, in_flight=10)
             calls = wanted
             time.sleep(0.7)
-        for _ in range(2):  # a stall of the machine is not the server's
+        for _ in range(3):  # a stall of the machine is not the server's
             figures = sample(server, provider, load, pace.seconds(2))
             carried = figures["gap_p99_ms"] <= EVEN_MS and figures["down"] > 0.97
             if carried:
