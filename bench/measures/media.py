@@ -73,9 +73,7 @@ def echo(row: Row, pace: Pace) -> None:
 
 def capacity(row: Row, pace: Pace) -> None:
     """M2: more and more calls on one core, until the echo's p99 is 20 ms or frames go missing."""
-    row.note(
-        "steps of 5 % of what the CPU per frame promises; one that failed three times (20 ms, or 3 % missing) was too much"
-    )
+    row.note("steps of 5 % of what the CPU per frame promises; three failures (20 ms, or 3 % missing) were too much")
     with ExitStack() as stack:
         servers = [stack.enter_context(Server(kind)) for kind in (DUETO, BARE_PICOWS, WEBSOCKETS, PIPECAT)]
         for _ in range(min(pace.rounds, 2)):
