@@ -11,9 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dueto.agents import elevenlabs_wire, gemini_wire
-from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile
-from dueto.agents.gemini_live import GeminiLive, GeminiProfile
-from dueto.agents.ports import Cut, Opening, ProviderEvent, Spoke, SpokeLast, ToolAsked, ToolWithdrawn, VoiceProvider
+from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile, elevenlabs
+from dueto.agents.gemini_live import GeminiLive, GeminiProfile, gemini_live
+from dueto.agents.openai_realtime import openai_realtime
+from dueto.agents.ports import (
+    Connect,
+    Cut,
+    Opening,
+    ProviderEvent,
+    Spoke,
+    SpokeLast,
+    ToolAsked,
+    ToolWithdrawn,
+    VoiceProvider,
+)
 from dueto.errors import RemoteProtocolError
 from dueto.sim import run_virtual
 
@@ -161,3 +172,11 @@ def test_of_an_answer_that_is_over_nothing_more_is_told(telling: Coroutine[Any, 
                 asked.add(event.ask_id)
             case ToolWithdrawn():
                 assert event.ask_id in asked
+
+
+@pytest.mark.parametrize(
+    "connect",
+    [elevenlabs(agent_id="a", api_key="s3cret"), gemini_live(api_key="s3cret"), openai_realtime(api_key="s3cret")],
+)
+def test_a_key_is_not_shown_with_what_was_made_of_it(connect: Connect) -> None:
+    assert "s3cret" not in repr(connect)

@@ -9,7 +9,6 @@ A conversation can't be taken up again: when its connection breaks, it has faile
 """
 
 import asyncio
-import functools
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Final
@@ -407,7 +406,7 @@ def elevenlabs(*, agent_id: str, api_key: str = "", ssl: ssl.SSLContext | None =
     `api_key`: not for a public agent. `ssl`: for a certificate of your own. `options`: the keys of `ElevenLabsProfile`.
     """
     profile = ElevenLabsProfile.model_validate({"use": "elevenlabs", "agent_id": agent_id, **options})
-    return functools.partial(connect, profile, api_key, ssl_context=ssl)
+    return lambda opening: connect(profile, api_key, opening, ssl)
 
 
 async def connect(
@@ -423,7 +422,7 @@ def _build(profile: ElevenLabsProfile, around: Surroundings) -> LoadedAgent:
     from dueto.agents.voices import voice_agent
 
     key = around.key(profile.api_key, "ELEVENLABS_API_KEY", needed=False)
-    return voice_agent(functools.partial(connect, profile, key), profile, around)
+    return voice_agent(lambda opening: connect(profile, key, opening), profile, around)
 
 
 KIND = Kind(ElevenLabsProfile, _build)

@@ -6,7 +6,6 @@ Nor can it be told anything without answering: a `note` waits for the next thing
 """
 
 import asyncio
-import functools
 import math
 import ssl
 from collections import deque
@@ -351,7 +350,7 @@ def gemini_live(*, api_key: str, ssl: ssl.SSLContext | None = None, **options: A
     `ssl`: for a certificate of your own. `options`: the keys of `GeminiProfile`.
     """
     profile = GeminiProfile.model_validate({"use": "gemini", **options})
-    return functools.partial(connect, profile, api_key, ssl_context=ssl)
+    return lambda opening: connect(profile, api_key, opening, ssl)
 
 
 async def connect(
@@ -367,7 +366,7 @@ def _build(profile: GeminiProfile, around: Surroundings) -> LoadedAgent:
     from dueto.agents.voices import voice_agent
 
     key = around.key(profile.api_key, "GEMINI_API_KEY")
-    return voice_agent(functools.partial(connect, profile, key), profile, around)
+    return voice_agent(lambda opening: connect(profile, key, opening), profile, around)
 
 
 KIND = Kind(GeminiProfile, _build)
