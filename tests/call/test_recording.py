@@ -170,6 +170,13 @@ def test_the_rules_say_which_calls_are_recorded(tmp_path: Path, rules: dict[str,
     assert Recorder(RecordingRules(tmp_path, **rules)).wants("551190", "1001") is recorded
 
 
+def test_a_number_as_long_as_a_caller_likes_costs_no_time(tmp_path: Path) -> None:
+    recorder = Recorder(RecordingRules(tmp_path, calls="matching", numbers=("*1*1*1*1*1*1*2",)))
+    assert not recorder.wants(
+        "1" * 60_000, ""
+    )  # a minute of backtracking, and the test's end, where it is a plain `.*`
+
+
 async def test_a_directory_that_is_gone_costs_the_recording_and_not_the_call(tmp_path: Path) -> None:
     spoilt = tmp_path / "file"
     spoilt.write_text("not a directory")

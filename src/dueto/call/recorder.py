@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -157,7 +158,7 @@ class Recorder:
         """Whether such a call is recorded without anybody asking."""
         if self.rules.calls != "matching":
             return self.rules.calls == "all"
-        return any(_matches(pattern, number) for pattern in self.rules.numbers for number in (dialled, caller))
+        return any(fnmatchcase(number, pattern) for pattern in self.rules.numbers for number in (dialled, caller))
 
     def open(self, unique_id: str, rate_hz: int, now: datetime, ready: Callable[[Shelf | Exception], None]) -> None:
         """Make the files of one recording; `ready` gets them, or what is wrong, on the loop."""
@@ -181,8 +182,3 @@ class Recorder:
     async def aclose(self) -> None:
         """Let everything be written that waits; no longer than `CLOSE_S`."""
         await self._disk.aclose(CLOSE_S)
-
-
-def _matches(pattern: str, number: str) -> bool:
-    """Whether a number is of a pattern: digits, with `*` for any number of any."""
-    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), number) is not None
