@@ -20,7 +20,7 @@ from dueto.agents.cascade import Message, Want, cascade
 from dueto.agents.cascade.memory import Answer, Memory
 from dueto.agents.cascade.sentences import LONGEST, SentenceCutter
 from dueto.agents.own_tools import load_tools
-from dueto.agents.ports import Line, ToolSpec
+from dueto.agents.ports import Line, Opening, ToolSpec
 from dueto.agents.provider import ProviderAgent
 from dueto.app.gateway import Gateway
 from dueto.app.settings import load_settings
@@ -196,6 +196,31 @@ def test_a_caller_who_interrupts_stops_it_and_the_model_knows_what_he_heard() ->
     assert len(said) < len(long)
     (barge_in,) = [fields for _, name, fields in here.journal if name == "barge_in"]
     assert barge_in["by"] == "speech"
+
+
+def test_nothing_of_a_conversation_outlives_it_not_even_an_answer_that_another_one_replaced() -> None:
+    class SlowToLeave(Parts):
+        async def speak(self, text: str) -> AsyncIterator[bytes]:
+            self.unfinished += 1
+            try:
+                await asyncio.sleep(3600)
+                yield b""
+            finally:
+                await asyncio.sleep(0.9 if text == "Good morning." else 0.1)
+                self.unfinished -= 1
+
+    async def main() -> None:
+        parts = SlowToLeave()
+        connect = cascade(parts, parts, parts, Detectors(), greeting="Good morning.")  # type: ignore[arg-type]
+        voice = await connect(Opening(8000))
+        await asyncio.sleep(1.0)
+        voice.prompt("Say it again.")
+        await asyncio.sleep(0.1)
+        await voice.aclose()
+        assert parts.unfinished == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtual(main())
 
 
 def test_who_goes_on_speaking_before_the_answer_is_answered_once_for_all_of_it() -> None:

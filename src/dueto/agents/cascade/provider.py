@@ -7,7 +7,7 @@ while the second is being written, and a caller who speaks again stops all of it
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from dueto.agents.cascade.memory import Answer, Memory
 from dueto.agents.cascade.ports import Message, Speaker, Thinker, Transcriber, Want
@@ -28,6 +28,7 @@ from dueto.agents.speech.endpoint import Began, Paused, Utterance
 from dueto.agents.told import Told
 from dueto.errors import ProviderFailed
 
+T = TypeVar("T")
 MOST_ROUNDS: Final = 8
 "Tools after tools after tools, without a word from the caller."
 MOST_AHEAD: Final = 8
@@ -67,6 +68,8 @@ class Cascade:
         self._numbers = 0
         self._early: tuple[bytes, asyncio.Task[str]] | None = None
         self._hearings: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        "All that run, those that were cancelled and are not over yet as well."
         self._turns = asyncio.Lock()
         "Utterances are taken in the order they were said."
         self._answering: asyncio.Task[None] | None = None
@@ -134,12 +137,11 @@ class Cascade:
         """Stop everything and give the detector back."""
         self._told.end()
         self._hearing.close()
-        self._drop_early()
-        tasks = {*self._hearings, *([self._answering] if self._answering is not None else [])}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        for task in self._tasks:
+            if not task.cancelling():  # a second time would break off its clean-up
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
 
     # -- what the caller says
 
@@ -147,7 +149,7 @@ class Cascade:
         self._drop_early()
         if len(self._hearings) < MOST_WAITING:
             work = self._transcriber.transcribe(pcm, self._hearing.rate_hz)
-            self._early = pcm, asyncio.ensure_future(work)
+            self._early = pcm, self._own(work, "hear early")
             self._early[1].add_done_callback(_retrieve)
 
     def _drop_early(self) -> None:
@@ -192,7 +194,7 @@ class Cascade:
         if self._answering is not None:
             self._answering.cancel()  # nothing of it was heard: it did not know yet what was said last
         self._speaks = False
-        self._answering = task = asyncio.get_running_loop().create_task(work, name="answer")
+        self._answering = task = self._own(work, "answer")
         task.add_done_callback(self._answered)
 
     def _answered(self, task: "asyncio.Task[None]") -> None:
@@ -294,9 +296,15 @@ class Cascade:
         return item_id, item
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name="hear out")
+        task = self._own(work, "hear out")
         self._hearings.add(task)
         task.add_done_callback(self._heard_out)
+
+    def _own(self, work: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
+        task = asyncio.get_running_loop().create_task(work, name=f"cascade: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _heard_out(self, task: "asyncio.Task[None]") -> None:
         self._hearings.discard(task)
