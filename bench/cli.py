@@ -16,7 +16,7 @@ import time
 
 from bench.lab import OUT, language
 from bench.machine import LOAD_CORE, described, go_ahead, pin
-from bench.measures import both_legs, control, media, provider
+from bench.measures import both_legs, control, media, provider, workers
 from bench.profiles import draw
 from bench.report import show, write
 from bench.rows import FULL, QUICK, Measure, Pace, Row
@@ -26,7 +26,13 @@ from rich.console import Console
 OTHERS = os.getloadavg()[0]
 "What the machine was doing before we came."
 RESULTS = OUT / "results.json"
-MEASURES: list[tuple[Row, Measure]] = [*control.MEASURES, *media.MEASURES, *both_legs.MEASURES, *provider.MEASURES]
+MEASURES: list[tuple[Row, Measure]] = [
+    *control.MEASURES,
+    *media.MEASURES,
+    *both_legs.MEASURES,
+    *provider.MEASURES,
+    *workers.MEASURES,
+]
 
 
 def kept() -> dict[str, Row]:
