@@ -46,6 +46,7 @@ from dueto.agents.told import Told
 from dueto.audio.g711 import ulaw_decode, ulaw_encode
 from dueto.errors import ProviderFailed
 
+MOST_EARLY_EVENTS: Final = 100
 MOST_KEPT_FRAMES: Final = 100
 "Of the caller's audio while there is no session: two seconds."
 BEFORE_THE_END_S: Final = 60.0
@@ -193,6 +194,9 @@ class OpenAIRealtime:
         self._due_in(age_s)
         while self._kept:
             self.hear(self._kept.popleft())
+        early, session.early = session.early or [], None
+        for event in early:
+            self._happened(session, event)
 
     def _due_in(self, seconds: float) -> None:
         if self._limit is not None:
@@ -258,7 +262,10 @@ class OpenAIRealtime:
     # -- what the server tells
 
     def _happened(self, session: OpenAISession, event: wire.Known) -> None:
-        if session is not self._session:  # it is being set up, or left
+        if session.early is not None:  # it is being set up: what comes in the read that agreed to it counts
+            session.early += [event] if len(session.early) < MOST_EARLY_EVENTS else []
+            return
+        if session is not self._session:  # it was left
             return
         match event:
             case wire.AudioDelta():

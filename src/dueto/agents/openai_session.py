@@ -123,6 +123,8 @@ class OpenAISession:
         self.caller_speaks = False
         self.sent_ms = 0
         "Of the caller's audio: what the server's own times count."
+        self.early: list[wire.Known] | None = []
+        "What came before somebody took it; None: it was taken."
         self.expires_in_s: float | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready.add_done_callback(lambda future: future.cancelled() or future.exception())
