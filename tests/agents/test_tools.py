@@ -360,7 +360,7 @@ async def test_what_does_not_fit_on_the_disk_leaves_no_half_line(
 async def test_a_path_that_is_no_file_is_told_at_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"\[records\] messages: .*not a file"):
         MessageFile(Path("/dev/full")).check()
-    with pytest.raises(SettingsError, match="No such file or directory"):
+    with pytest.raises(SettingsError, match="No such file or directory; make its folder first: mkdir -p "):
         MessageFile(tmp_path / "no" / "such").check()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SettingsError, match="symbolic link"):

@@ -63,11 +63,13 @@ class Played:
 
     echo: dict[str, Story]
     receptionist: dict[str, Story]
+    out: Path
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     """Play everything at once: calls are as long as speech is, whatever the machine."""
+    out = tmp_path_factory.mktemp("out")
     silence = tmp_path_factory.mktemp("lines") / "silence.wav"
     with wave.open(str(silence), "wb") as file:
         file.setnchannels(1)
@@ -84,18 +86,19 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         role("asks", asks, Outcome(chosen_by="speech", transferred_to="sales")),
         role("swapped", asks_swapped, Outcome(chosen_by="speech", transferred_to="sales")),
         role("muted", is_not_heard, Outcome(chosen_by="speech", transferred_to="sales")),
+        replace(role("no-module", asks, Outcome(chosen_by="speech", transferred_to="sales")), dialect="unicast"),
         role("else", asks_for_something_else, Outcome(True, "key", "billing", "3")),
     )
 
     async def play() -> tuple[Sequence[Story], Sequence[Story]]:
         async def receptionist() -> Sequence[Story]:
-            return await perform(speaking, "receptionist", lines, apart_s=0.1) if SPEECH else ()
+            return await perform(speaking, "receptionist", lines, apart_s=0.1, out=out) if SPEECH else ()
 
         echo = perform(ECHO_ROLES, "echo", lines, apart_s=0.1)
         return await asyncio.gather(echo, receptionist())
 
     echo, receptionist = asyncio.run(play())
-    return Played({story.key: story for story in echo}, {story.key: story for story in receptionist})
+    return Played({story.key: story for story in echo}, {story.key: story for story in receptionist}, out)
 
 
 @needs_speech
@@ -131,6 +134,30 @@ def test_the_recording_goes_on_after_the_bridge(played: Played) -> None:
     story = played.receptionist["asks"]
     bridged_s = next(moment.at_s for moment in story.moments if moment.name == "CHANNEL_BRIDGE")
     assert sounding_s(story.heard, story.rate_hz, bridged_s) > 0.5
+
+
+@needs_speech
+@pytest.mark.parametrize("key", ["asks", "no-module"])
+def test_who_speaks_into_the_greeting_hears_no_more_of_it_also_without_an_audio_module(
+    played: Played, key: str
+) -> None:
+    story = played.receptionist[key]
+    assert story.outcome == story.expected
+    assert story.figures.silent_ms is not None
+    greeting = next(moment for moment in story.moments if (moment.lane, moment.name) == ("agent", "says"))
+    assert greeting.until_s is not None
+    assert greeting.until_s - greeting.at_s < greeting.fields["ms"] / 1000
+
+
+@needs_speech
+def test_the_gateways_own_recording_stands_beside_each_call(played: Played) -> None:
+    for story in played.receptionist.values():
+        with wave.open(str(played.out / story.recording)) as file:
+            assert file.getnchannels() == 2
+            both = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+            rate_hz = file.getframerate()
+        assert sounding_s(both[1::2].tobytes(), rate_hz) > 0.3, "the agent is not on it"
+        assert (sounding_s(both[0::2].tobytes(), rate_hz) > 0.3) == (story.key != "muted")
 
 
 @pytest.mark.parametrize("key", [role.key for role in ECHO_ROLES])

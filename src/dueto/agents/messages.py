@@ -61,7 +61,9 @@ class MessageFile:
         try:
             os.close(self._open())
         except OSError as error:
-            raise SettingsError(f"[records] messages: {self._path}: {error.strerror}") from None
+            folder = self._path.parent
+            remedy = "" if folder.exists() else f"; make its folder first: mkdir -p {folder}"
+            raise SettingsError(f"[records] messages: {self._path}: {error.strerror}{remedy}") from None
 
     async def keep(self, message: Message) -> None:
         """Write a message. Cancelling it may leave it written. Raises: NotKept."""

@@ -62,7 +62,7 @@ def dueto_options(
 ) -> None:
     """A dual-mode voice-AI gateway for FreeSWITCH: Event Socket control and WebSocket media, joined into one call.
 
-    Begin with `dueto demo`: six telephone calls on this machine, nothing else needed.
+    Begin with `dueto demo`: telephone calls on this machine, no switch needed (`--agent echo` runs without any extra).
     """
 
 
@@ -140,7 +140,7 @@ def serve(
 
 @app.command(
     epilog="**Example**: `dueto demo --out /tmp/calls && xdg-open /tmp/calls/calls.html`",
-    short_help="Hear it: six telephone calls on this machine.",
+    short_help="Hear it: seven telephone calls on this machine.",
 )
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where recordings, time lines and calls.html go.")] = Path(
@@ -151,7 +151,7 @@ def demo(
         typer.Option(help="Who answers: the offline receptionist, or one that only repeats (needs no extra)."),
     ] = "receptionist",
 ) -> None:
-    """Run six overlapping telephone calls through the real gateway, on loopback sockets.
+    """Run seven overlapping telephone calls through the real gateway, on loopback sockets.
 
     A simulated switch opens both legs of each call. The callers' speech is recorded, what becomes of each call is
     decided by what the agent hears. Ends with code 1 if a call went another way than it should.
@@ -269,7 +269,10 @@ def check(config: Config = None) -> None:
     print(check_overview(_settings(config, {})), end="")
 
 
-@app.command(short_help="List the agents: of this configuration, and kinds there are.")
+@app.command(
+    epilog="**Example**: `dueto agents --config dueto.toml`",
+    short_help="List the agents: of this configuration, and kinds there are.",
+)
 def agents(config: Config = None) -> None:
     """List the kinds of agents on this machine, and the agents of the configuration."""
     from dueto.app.overview import agents_overview
@@ -298,10 +301,13 @@ def tools(
 
 
 def _settings(config: Path | None, overrides: dict[str, Any]) -> "Settings":
+    from dueto.agents.loading import search_beside
     from dueto.app.settings import load_settings
 
     if config is None and DEFAULT_CONFIG.is_file():
         config = DEFAULT_CONFIG
+    if config is not None:
+        search_beside(config)
     return load_settings(config, overrides, os.environ)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from dueto.agents.loading import BUILT_IN, find_kind, kinds
+from dueto.agents.loading import BUILT_IN, find_kind, kinds, missing_extra
 from dueto.agents.messages import Message
 from dueto.agents.own_tools import load_tools
 from dueto.agents.ports import ToolSpec
@@ -28,6 +28,8 @@ def agents_overview(settings: Settings) -> str:
         try:
             find_kind(name)
             text = "ready" if name in BUILT_IN else "ready, of another package"
+            if extra := missing_extra(name):
+                text = f"needs pip install 'dueto[{extra}]'"
         except SettingsError as error:
             text = str(error)
         lines.append(f"  {name:<16} {text}")

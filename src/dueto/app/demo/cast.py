@@ -108,7 +108,7 @@ class Role:
     name: str
     script: Script
     expected: Outcome
-    dialect: Literal["audio_stream", "audio_stream-binary"] = "audio_stream-binary"
+    dialect: Literal["audio_stream", "audio_stream-binary", "unicast"] = "audio_stream-binary"
     busy: frozenset[str] = frozenset()
     "Destinations whose telephone is busy."
     announced: frozenset[str] = frozenset()
@@ -151,6 +151,13 @@ async def _asks_for_another_department(actor: Actor, lines: Lines) -> None:
 async def _asks_for_billing(actor: Actor, lines: Lines) -> None:
     await actor.hears_out()
     await actor.say(lines["billing"])
+    await actor.talks_with_whoever_answers()
+
+
+async def _speaks_into_the_greeting(actor: Actor, lines: Lines) -> None:
+    await actor.hears_speech()
+    await actor.line.wait(0.8)
+    await actor.say(lines["sales"])
     await actor.talks_with_whoever_answers()
 
 
@@ -216,6 +223,16 @@ RECEPTIONIST_ROLES = (
         _asks_for_billing,
         Outcome(chosen_by="speech", transferred_to="billing", announced=True),
         announced=frozenset({"billing"}),
+    ),
+    Role(
+        "7-unicast",
+        "Interrupts, on a switch without any audio module",
+        "A stock FreeSWITCH, audio over UDP. The caller speaks into the greeting: the agent falls silent, and listens.",
+        "5551007",
+        "Grace",
+        _speaks_into_the_greeting,
+        Outcome(chosen_by="speech", transferred_to="sales"),
+        dialect="unicast",
     ),
 )
 

@@ -60,6 +60,7 @@ def timeline(story: Story) -> dict[str, Any]:
         "expected": asdict(story.expected),
         "as_expected": story.as_expected,
         "error": story.error,
+        "recording": story.recording,
         "figures": {name: _rounded(value) for name, value in asdict(story.figures).items()},
         "moments": [
             {

@@ -1,5 +1,6 @@
 """Has an agent's doings noted: what it says and for how long, what it understands, when it is told what."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -44,6 +45,9 @@ class _NarratedCall:
             await self._call.say(pcm, interruptible=interruptible)
         except Interrupted as cut:
             self._note("interrupted", heard_ms=cut.heard_ms)
+            raise
+        except asyncio.CancelledError:
+            self._note("cut")
             raise
         else:
             self._note("said")

@@ -39,6 +39,7 @@ def _call(story: Story) -> dict[str, Any]:
         "outcome": str(story.outcome),
         "expected": str(story.expected),
         "error": clean(story.error),
+        "recording": story.recording,
         "figures": {name: round(v, 2) if isinstance(v, float) else v for name, v in asdict(story.figures).items()},
         "frame_s": FRAME_S,
         "said": _drawn(story.said, story.rate_hz),

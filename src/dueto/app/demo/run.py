@@ -33,12 +33,14 @@ def run_demo(out: Path, agent: AgentName) -> int:
     console = Console(highlight=False)
     notebook = Notebook()
     show = Show(console, notebook)
+    folder = out.absolute()
 
     async def play() -> Sequence[Story] | None:
         stop = Stop()
         with stopped_by_signals(stop.ask):
             async with show.running():
-                calls = asyncio.create_task(perform(roles, agent, lines, notebook=notebook, placed=show.placed))
+                playing = perform(roles, agent, lines, notebook=notebook, placed=show.placed, out=folder)
+                calls = asyncio.create_task(playing)
                 stopped = asyncio.create_task(stop.once())
                 await asyncio.wait((calls, stopped), return_when=asyncio.FIRST_COMPLETED)
                 calls.cancel()

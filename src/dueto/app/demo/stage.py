@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from dueto.agents.loading import load_agent
@@ -24,6 +26,7 @@ APART_S = 2.0
 LONGEST_CALL_S = 60.0
 "A call that is not over by then is broken off, and judged by what had happened."
 LET_GO_S = 10.0
+RECORDINGS = "recordings"
 AgentName = Literal["receptionist", "echo"]
 
 
@@ -43,17 +46,19 @@ async def perform(
     apart_s: float = APART_S,
     notebook: Notebook | None = None,
     placed: Callable[[OnStage], None] = lambda on_stage: None,
+    out: Path | None = None,
 ) -> list[Story]:
     """Place the calls one after the other, wait for their ends, and return their stories in the order of `roles`.
 
-    `placed` is told of each call as it begins. Cancelling breaks everything off.
+    `placed` is told of each call as it begins. The gateways' own recordings go into a folder in `out`; None: there are
+    none. Cancelling breaks everything off.
     Raises: SettingsError: the agent can't be had (an extra is missing), or a listener can't be opened.
     """
     notebook = notebook or Notebook()
     agent = load_agent(agent_name, list(DESTINATIONS))
     try:
         await agent.start()
-        return await _perform(roles, agent, lines, apart_s, notebook, placed)
+        return await _perform(roles, agent, lines, apart_s, notebook, placed, out)
     finally:
         await agent.aclose()
 
@@ -65,11 +70,12 @@ async def _perform(
     apart_s: float,
     notebook: Notebook,
     placed: Callable[[OnStage], None],
+    out: Path | None,
 ) -> list[Story]:
     async with AsyncExitStack() as stack:
         houses: dict[object, tuple[Gateway, Switch]] = {}
         for role in {_house(role): role for role in roles}.values():
-            settings = _settings(role)
+            settings = _settings(role, out)
             gateway = await stack.enter_async_context(
                 Gateway(settings, agent=narrated(agent, notebook), mouth=agent.mouth, journal=notebook.journal)
             )
@@ -88,7 +94,7 @@ async def _perform(
                 for gateway, _ in houses.values():
                     await gateway.desk.empty()
         first = running[0].call.placed_at if running else 0.0
-        return [_story(on_stage, notebook, first) for on_stage in running]
+        return [_story(on_stage, notebook, first, out) for on_stage in running]
 
 
 def _house(role: Role) -> object:
@@ -96,7 +102,7 @@ def _house(role: Role) -> object:
     return role.dialect, role.busy, role.announced
 
 
-def _settings(role: Role) -> Settings:
+def _settings(role: Role, out: Path | None) -> Settings:
     """A gateway on free ports, and nothing from this machine's environment."""
     return load_settings(
         None,
@@ -104,6 +110,7 @@ def _settings(role: Role) -> Settings:
             "control": {"listen": "127.0.0.1:0"},
             "media": {"listen": "127.0.0.1:0", "dialect": role.dialect, "secret": secrets.token_hex(16)},
             "metrics": {"listen": ""},
+            "recording": {} if out is None else {"directory": str(out / RECORDINGS), "calls": "all"},
             "destinations": {
                 d.name: {
                     "dial": d.dial,
@@ -125,7 +132,8 @@ def _switch(gateway: Gateway, role: Role, *, seed: int) -> Switch:
         f"127.0.0.1:{gateway.control_port}",
         f"ws://127.0.0.1:{gateway.media_port}{path}?rate={settings.media.rate_hz}&mix=mono&token={{token}}",
         secret=settings.media.secret.get_secret_value(),
-        dialect=role.dialect,
+        dialect="audio_stream" if role.dialect == "unicast" else role.dialect,
+        start="gateway" if role.dialect == "unicast" else "dialplan",
         endpoints=telephones(role.busy, role.announced),
         seed=seed,  # the same one makes the same ids
     )
@@ -152,9 +160,10 @@ async def _see_through(call: SimCall) -> None:
         await call.over()
 
 
-def _story(on_stage: OnStage, notebook: Notebook, first: float) -> Story:
+def _story(on_stage: OnStage, notebook: Notebook, first: float, out: Path | None) -> Story:
     role, call = on_stage.role, on_stage.call
     notes = notebook.of(call)
+    recorded = next((str(note.fields["path"]) for note in notes if note.name == "recording"), "")
     telephones: Mapping[str, str] = {destination.name: destination.dial for destination in DESTINATIONS}
     return Story(
         key=role.key,
@@ -172,4 +181,5 @@ def _story(on_stage: OnStage, notebook: Notebook, first: float) -> Story:
         outcome=outcome_of(call, notes, telephones),
         expected=role.expected,
         error=str(call.error) if call.error is not None else "",
+        recording=os.path.relpath(recorded, out) if recorded and out is not None else "",
     )

@@ -79,6 +79,8 @@ class Figures:
     "From the caller's BYE at the switch until the agent had it: mostly the switch's own 20 ms tick."
     let_go_ms: float | None
     "From the hangup until the gateway had let go of both legs and of the agent."
+    silent_ms: float | None
+    "From the decision to interrupt the agent to the last that was heard of it; the longest."
     frames_up: int
     frames_down: int
     gaps: int
@@ -107,6 +109,8 @@ class Story:
     expected: Outcome
     error: str
     "What the caller's script stumbled over; empty when nothing."
+    recording: str = ""
+    "The gateway's own recording, as seen from the demo's folder; empty: there is none."
 
     @property
     def duration_s(self) -> float:

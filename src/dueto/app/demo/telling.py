@@ -15,7 +15,7 @@ ANSWERED_S = 0.5
 LEAD_S = 0.3
 "What the agent said may still be heard this long after the bridge."
 _ENDS: dict[tuple[Lane, str], tuple[str, ...]] = {
-    ("agent", "says"): ("said", "interrupted", "told_of_hangup"),
+    ("agent", "says"): ("said", "interrupted", "cut", "told_of_hangup"),
     ("agent", "transfers"): ("transfer_result", "told_of_hangup"),
     ("caller", "says"): ("said", "hangup"),
 }
@@ -46,6 +46,7 @@ def figures_of(call: SimCall, notes: Sequence[Note]) -> Figures:
     control, media = _at(notes, "control", "control_connected"), _at(notes, "media", "media_connected")
     told, gone = _at(notes, "agent", "told_of_hangup"), _at(notes, "gateway", "call_ended")
     delivered = next((note for note in notes if note.name == "hangup_delivered"), None)
+    silences = [float(note.fields["silence_ms"]) for note in notes if note.name == "barge_in"]
     first: Literal["control", "media", ""] = ""
     if control is not None and media is not None:
         first = "control" if control < media else "media"
@@ -56,6 +57,7 @@ def figures_of(call: SimCall, notes: Sequence[Note]) -> Figures:
         hangup_to_agent_ms=delivered.fields["to_agent_ms"] if delivered is not None else None,
         bye_to_agent_ms=_ms(hung_up, told),
         let_go_ms=_ms(hung_up, gone),
+        silent_ms=max(silences, default=None),
         frames_up=call.counters.frames_up,
         frames_down=call.counters.frames_down,
         gaps=call.counters.gaps,

@@ -59,6 +59,7 @@ _WORDS: dict[tuple[str, str], Callable[[Fields], str]] = {
     ("gateway", "pairing_late"): lambda f: "second leg is late",
     ("gateway", "agent_started"): lambda f: f"agent {f['name']} starts",
     ("gateway", "agent_failed"): lambda f: f"agent failed: {f['error']}",
+    ("gateway", "barge_in"): lambda f: f"interrupted by {f['by']}: silent after {f['silence_ms']} ms",
     ("gateway", "bridged"): lambda f: "bridged: agent is deaf and silent",
     ("gateway", "announcing"): lambda f: "tells the other side who is coming",
     ("gateway", "transfer_answered"): lambda f: f"other side: {f['answer']}",
