@@ -129,6 +129,20 @@ def test_the_configuration_beside_us_is_found(
     assert "listen is 127.0.0.1:0" in capsys.readouterr().err
 
 
+def test_an_agent_is_found_beside_the_configuration_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "an_agent_beside.py").write_text("async def hello(call): ...\n")
+    config = tmp_path / "dueto.toml"
+    config.write_text("[media]\ntoken = 'off'\n[agent]\nuse = 'an_agent_beside:hello'\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(elsewhere)
+    assert run(monkeypatch, "check", "--config", "../dueto.toml") == 0
+    assert "all: an_agent_beside:hello\n" in capsys.readouterr().out
+
+
 def test_the_dialplan_is_printed_and_the_secret_only_when_asked(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

