@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dueto.agents import elevenlabs_wire, gemini_wire
+from dueto.agents import elevenlabs_wire, gemini_wire, openai_wire
 from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile, elevenlabs
 from dueto.agents.gemini_live import GeminiLive, GeminiProfile, gemini_live
+from dueto.agents.link import http_fault
+from dueto.agents.media_streams import messages
 from dueto.agents.openai_realtime import openai_realtime
 from dueto.agents.ports import (
     Connect,
@@ -56,6 +58,14 @@ def test_what_comes_is_typed_or_refused(message: bytes) -> None:
     for decode in (gemini_wire.decode, elevenlabs_wire.decode):
         with contextlib.suppress(RemoteProtocolError):
             decode(message)
+
+
+def test_what_is_nested_without_end_is_refused_like_anything_else() -> None:
+    deep = b'{"type":"audio","event":"media","x":' + b"[" * 100_000
+    for decode in (gemini_wire.decode, elevenlabs_wire.decode, openai_wire.read, messages.decode):
+        with pytest.raises(RemoteProtocolError):
+            decode(deep)
+    assert str(http_fault("Acme", 500, deep)) == "Acme is out of order (HTTP 500)"
 
 
 def test_what_we_say_by_hand_is_json() -> None:

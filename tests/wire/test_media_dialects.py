@@ -10,6 +10,7 @@ from tests.wire.recordings import CAPTURES
 
 from dueto.wire.media import AUDIO_FORK, AUDIO_FORK_BINARY, AUDIO_STREAM, AUDIO_STREAM_BASE64, DIALECTS, Dialect
 from dueto.wire.media.audio_fork import Mark, play_audio, played_audio, read_mark, set_mark
+from dueto.wire.media.audio_stream import play_file
 
 EVERY = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
 
@@ -83,6 +84,13 @@ def test_marks_are_read_as_the_module_writes_them() -> None:
     assert json.loads(set_mark("m1")) == {"type": "mark", "data": {"name": "m1"}}
     assert read_mark('{"type": "mark", "data": {"name":"m1", "event": "playout"}}') == Mark("m1", True)
     assert read_mark('{"type": "mark", "data": {"name":"m1", "event": "cleared"}}') == Mark("m1", False)
+
+
+def test_a_text_that_is_nested_without_end_names_nothing() -> None:
+    deep = '{"x":' + "[" * 100_000
+    assert read_mark(deep) is None
+    assert played_audio(deep) is None
+    assert play_file(deep) is None
 
 
 @given(st.text() | st.just('{"type":"mark"}') | st.just('{"type":"mark","data":{"name":1}}'))

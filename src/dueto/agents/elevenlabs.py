@@ -206,7 +206,7 @@ class ElevenLabs:
         )
         try:
             return msgspec.json.decode(body, type=_Signed).signed_url
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             raise ProviderFailed("protocol", "ElevenLabs gave no signed URL") from None
 
     def _initiation(self) -> bytes:

@@ -143,7 +143,7 @@ def decode(message: bytes) -> Event | None:
     """
     try:
         found = _decoder.decode(message)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(str(error)) from None
     if found.type in ("error", "client_error"):
         return found.error_event or Fault(message=bytes(found.message).decode("utf-8", "replace").strip('"'))

@@ -143,7 +143,7 @@ def decode(message: bytes) -> ServerMessage:
     """
     try:
         return _decoder.decode(message)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(str(error)) from None
 
 
@@ -176,7 +176,7 @@ def tool_response(ask_id: str, name: str, output: str) -> bytes:
     """What a tool brought. The API wants an object: text goes under `output`, JSON as what it is."""
     try:
         value: Any = msgspec.json.decode(output)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         value = output
     response = {"id": ask_id, "name": name, "response": {"output": value}}
     return _encode({"toolResponse": {"functionResponses": [response]}})

@@ -82,7 +82,7 @@ def _said(body: bytes, secrets: Iterable[str]) -> str:
     """Return the message in a JSON error, wherever this provider keeps it; nothing of a page for people."""
     try:
         found: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     for _ in range(4):
         if isinstance(found, str):

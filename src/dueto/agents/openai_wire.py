@@ -209,11 +209,11 @@ def read(data: bytes) -> Known | None:
     try:
         event: Known = _decode(data)
         return event
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         pass
     try:
         type_ = _decode_any(data).type
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         raise RemoteProtocolError("no JSON event") from None
     if type_ in _TAGS:
         raise RemoteProtocolError(f"a {type_} that can't be read")

@@ -47,7 +47,7 @@ async def presence(link: SwitchLink, extension: str) -> Presence:
     text = await link.api("show", "registrations as json", timeout_s=10.0)
     try:
         registrations = msgspec.json.decode(text, type=_Registrations).rows
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise RemoteProtocolError(f"`show registrations as json` gave no list: {error}") from None
     registered = any(row.reg_user == extension for row in registrations)
     return Presence(extension, registered, _state([row for row in await link.channels() if _is_of(row, extension)]))

@@ -395,7 +395,7 @@ def parse_channels(text: str) -> list[ChannelRow]:
     """Read the output of `show channels as json`. Raises: RemoteProtocolError: it is something else."""
     try:
         rows = msgspec.json.decode(text, type=_Rows).rows
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise RemoteProtocolError(f"`show channels as json` gave no list: {error}") from None
     return [
         ChannelRow(

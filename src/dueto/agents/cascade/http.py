@@ -82,7 +82,7 @@ class HttpTranscriber:
             body = await response.aread()
         try:
             return str(json.loads(body)["text"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ProviderFailed("protocol", f"{endpoint.name} answered a transcription without its text") from None
 
 
@@ -135,7 +135,7 @@ class HttpThinker:
                     raise ProviderFailed("refused", f"{self.endpoint.name} broke off its answer: {said}")
                 choices = event["choices"]
                 delta = choices[0]["delta"] if choices else {}
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
                 raise ProviderFailed("protocol", f"{self.endpoint.name} wrote what is no answer") from None
             yield delta
 

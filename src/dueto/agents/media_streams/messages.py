@@ -171,5 +171,5 @@ def decode(text: bytes) -> FromBot:
     """Read a message of the bot. Raises: RemoteProtocolError: it is none; the text repeats nothing of it."""
     try:
         return _decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"no message of Media Streams: {error}") from None

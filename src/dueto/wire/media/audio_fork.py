@@ -58,7 +58,7 @@ def played_audio(body: str | bytes) -> WrittenFile | None:
     """Read the body of a ::play_audio event; None where it names no file."""
     try:
         play = msgspec.json.decode(body, type=_PlayAudio)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return WrittenFile(play.textContent, play.file) if play.file else None
 
@@ -72,7 +72,7 @@ def read_mark(text: str) -> Mark | None:
     """Read a text of the module; None where it tells of no mark."""
     try:
         mark = msgspec.json.decode(text, type=_Mark)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return Mark(mark.data.name, mark.data.event == "playout")
 

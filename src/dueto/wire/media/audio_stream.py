@@ -26,7 +26,7 @@ def play_file(body: str | bytes) -> WrittenFile | None:
     """Read the body of a ::play event; None where it names no file. Members of `data` come back as they were."""
     try:
         play = msgspec.json.decode(body, type=_Play)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return WrittenFile(play.id, play.file) if play.file else None
 
