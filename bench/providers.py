@@ -47,6 +47,7 @@ from picows import (
 
 from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile, elevenlabs
 from dueto.agents.gemini_live import GeminiLive, GeminiProfile, gemini_live
+from dueto.agents.gemini_session import links_of
 from dueto.agents.openai_realtime import OpenAIRealtime, openai_realtime
 from dueto.agents.openai_session import OpenAIOptions, OpenAISession
 from dueto.agents.ports import Connect, Opening
@@ -111,7 +112,7 @@ def openai_alone(rate_hz: int) -> Iterator[tuple[str, float]]:
 
 def gemini_alone() -> Iterator[tuple[str, float]]:
     """The Gemini adapter: the same at every rate of the call."""
-    provider = GeminiLive(GeminiProfile(use="gemini"), "k", Opening(8000))
+    provider = GeminiLive(GeminiProfile(use="gemini"), links_of("", "k"), Opening(8000))
     session = provider._session
     session._link = Nowhere()  # type: ignore[assignment]
     frame = tone(provider.hears_hz, FRAME_S, 300.0)

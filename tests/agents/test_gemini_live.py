@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +14,8 @@ from tests.agents.fakes.talking import Talking, talking
 from tests.support.tls import client_context, server_context
 
 from dueto.agents import gemini_live, gemini_session
-from dueto.agents.gemini_live import GeminiProfile, connect
+from dueto.agents.gemini_live import GeminiLive, GeminiProfile, connect
+from dueto.agents.gemini_session import links_of
 from dueto.agents.ports import (
     CallerBegan,
     CallerStopped,
@@ -55,8 +57,14 @@ async def conversation(
     script: Script, opening: Opening = SILENT, *, settings: dict[str, Any] | None = None, **more: Any
 ) -> AsyncIterator[tuple[FakeGemini, Talking]]:
     async with fake(script, **more) as server:
-        async with talking(await connect(profile(server, **(settings or {})), KEY, opening)) as told:
+        async with talking(await opened(profile(server, **(settings or {})), KEY, opening)) as told:
             yield server, told
+
+
+async def opened(
+    settings: GeminiProfile, key: str, opening: Opening, ssl_context: ssl.SSLContext | None = None
+) -> GeminiLive:
+    return await connect(settings, links_of(settings.base_url, key, ssl_context), opening)
 
 
 async def silence(session: Session) -> None:
@@ -436,7 +444,7 @@ async def test_a_conversation_that_does_not_begin_says_why(
 ) -> None:
     async with fake(silence, **more) as server:
         with pytest.raises(ProviderFailed) as caught:
-            await connect(profile(server, **settings), key, SILENT)
+            await opened(profile(server, **settings), key, SILENT)
         assert caught.value.fault == fault
         assert text in str(caught.value)
         assert KEY not in str(caught.value)
@@ -447,7 +455,7 @@ async def test_a_server_that_never_answers_is_not_waited_for() -> None:
     async with fake(silence) as server:
         server.silent = True
         with pytest.raises(ProviderFailed, match=r"did not answer within 0\.2 s") as caught:
-            await connect(profile(server, connect_s=0.2), KEY, SILENT)
+            await opened(profile(server, connect_s=0.2), KEY, SILENT)
         assert caught.value.fault == "timeout"
         await server.connections[0].closed.wait()
 
@@ -461,8 +469,8 @@ async def test_over_tls_with_a_certificate_of_ones_own() -> None:
     try:
         secure = profile(server, base_url=f"https://localhost:{server.port}/")
         with pytest.raises(ProviderFailed, match="certificate is not trusted"):
-            await connect(secure, KEY, SILENT)
-        async with talking(await connect(secure, KEY, SILENT, client_context())) as told:
+            await opened(secure, KEY, SILENT)
+        async with talking(await opened(secure, KEY, SILENT, client_context())) as told:
             await told.saw(SpokeLast)
             assert told.spoken() == tone(100, 24000)
     finally:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dueto.agents import elevenlabs_wire, gemini_wire, openai_wire
 from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile, elevenlabs
 from dueto.agents.gemini_live import GeminiLive, GeminiProfile, gemini_live
+from dueto.agents.gemini_session import links_of
 from dueto.agents.link import http_fault
 from dueto.agents.media_streams import messages
 from dueto.agents.openai_realtime import openai_realtime
@@ -139,7 +140,7 @@ ELEVEN = st.lists(
 
 
 async def _gemini(story: list[Any]) -> list[ProviderEvent]:
-    return await _told(GeminiLive(GeminiProfile(use="gemini"), "k", Opening(8000)), story)
+    return await _told(GeminiLive(GeminiProfile(use="gemini"), links_of("", "k"), Opening(8000)), story)
 
 
 async def _elevenlabs(story: list[Any]) -> list[ProviderEvent]:

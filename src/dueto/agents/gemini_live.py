@@ -6,6 +6,7 @@ Nor can it be told anything without answering: a `note` waits for the next thing
 """
 
 import asyncio
+import functools
 import math
 import ssl
 from collections import deque
@@ -16,7 +17,7 @@ import numpy as np
 from pydantic import Field, SecretStr
 
 from dueto.agents import gemini_wire as wire
-from dueto.agents.gemini_session import GeminiSession
+from dueto.agents.gemini_session import GeminiSession, links_of
 from dueto.agents.link import plain
 from dueto.agents.ports import (
     CallerBegan,
@@ -36,6 +37,7 @@ from dueto.agents.ports import (
 )
 from dueto.agents.profiles import Kind, LoadedAgent, Seconds, Surroundings, VoiceProfile, Whole
 from dueto.agents.told import Told
+from dueto.agents.warm_links import WarmLinks
 from dueto.errors import ProviderFailed
 
 STREAM_PAUSE_S: Final = 1.0
@@ -72,6 +74,8 @@ class GeminiProfile(VoiceProfile):
     "A silence of this ends a turn; 0: as the server likes."
     base_url: str = "https://generativelanguage.googleapis.com"
     connect_s: Annotated[Seconds, Field(gt=0, le=10)] = 10.0
+    warm: Annotated[Whole, Field(ge=0, le=64)] = 0
+    "Connections that are open before a call comes."
 
 
 class GeminiLive:
@@ -80,13 +84,11 @@ class GeminiLive:
     hears_hz = wire.HEARS_HZ
     speaks_hz = wire.SPEAKS_HZ
 
-    def __init__(
-        self, profile: GeminiProfile, key: str, opening: Opening, ssl_context: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, profile: GeminiProfile, links: WarmLinks, opening: Opening) -> None:
         self._profile = profile
         self._opening = opening
         self._told = Told("Gemini")
-        self._session = GeminiSession(profile.base_url, key, self._setup, self, ssl_context)
+        self._session = GeminiSession(links, self._setup, self)
         self._time = asyncio.get_running_loop().time
         self._heard_at = -math.inf
         self._pause_timer: asyncio.TimerHandle | None = None
@@ -350,14 +352,12 @@ def gemini_live(*, api_key: str, ssl: ssl.SSLContext | None = None, **options: A
     `ssl`: for a certificate of your own. `options`: the keys of `GeminiProfile`.
     """
     profile = GeminiProfile.model_validate({"use": "gemini", **options})
-    return lambda opening: connect(profile, api_key, opening, ssl)
+    return functools.partial(connect, profile, links_of(profile.base_url, api_key, ssl))
 
 
-async def connect(
-    profile: GeminiProfile, key: str, opening: Opening, ssl_context: ssl.SSLContext | None = None
-) -> GeminiLive:
+async def connect(profile: GeminiProfile, links: WarmLinks, opening: Opening) -> GeminiLive:
     """Open a conversation. Safe to cancel. Raises: ProviderFailed."""
-    live = GeminiLive(profile, key, opening, ssl_context)
+    live = GeminiLive(profile, links, opening)
     await live.open()
     return live
 
@@ -366,7 +366,8 @@ def _build(profile: GeminiProfile, around: Surroundings) -> LoadedAgent:
     from dueto.agents.voices import voice_agent
 
     key = around.key(profile.api_key, "GEMINI_API_KEY")
-    return voice_agent(lambda opening: connect(profile, key, opening), profile, around)
+    links = links_of(profile.base_url, key, size=profile.warm, name=around.name)
+    return voice_agent(functools.partial(connect, profile, links), profile, around, links)
 
 
 KIND = Kind(GeminiProfile, _build)

@@ -7,6 +7,7 @@ breaks is resumed in the same way: what was being said is lost, what was said is
 """
 
 import asyncio
+import functools
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Final, Protocol
 
 from dueto.agents import gemini_wire as wire
 from dueto.agents.link import LATE_AUDIO_MS, Link, open_link, plain
+from dueto.agents.warm_links import Dial, OnClosed, OnMessage, WarmLinks
 from dueto.errors import Fault, ProviderFailed, RemoteProtocolError
 
 PATH: Final = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
@@ -57,18 +59,14 @@ class GeminiSession:
 
     def __init__(
         self,
-        base_url: str,
-        key: str,
+        links: WarmLinks,
         setup: Callable[[str], bytes],
         holder: Holder,
-        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         """`setup` returns a connection's first message, for the handle of the session to be taken up (empty: new)."""
-        self._url = socket_url(base_url, PATH)
-        self._key = key
+        self._links = links
         self._setup = setup
         self._holder = holder
-        self._ssl_context = ssl_context
         self._link: Link | None = None
         "None while there is no connection: what is said waits."
         self._over = False
@@ -132,18 +130,15 @@ class GeminiSession:
 
     async def _connect(self, handle: str) -> None:
         """Have a connection set up, and say first what waited for it. Raises: ProviderFailed."""
+        self._link = link = await self._links.begin(functools.partial(self._set_up_on, handle))
+        while self._texts:
+            link.send(self._texts.popleft())
+        while self._frames:
+            link.send_audio(wire.audio(self._frames.popleft()), FRAME_MS)
+
+    async def _set_up_on(self, handle: str, dial: Dial) -> Link:
         set_up = self._set_up = asyncio.get_running_loop().create_future()
-        link = await open_link(
-            "Gemini",
-            self._url,
-            self._received,
-            self._lost,
-            headers={"x-goog-api-key": self._key},
-            secrets=(self._key,),
-            ssl_context=self._ssl_context,
-            ping_s=PING_S,
-            meaning=lambda code, reason: why_closed(code, reason, self._key),
-        )
+        link = await dial(self._received, self._lost)
         try:
             link.send(self._setup(handle))
             await set_up
@@ -152,11 +147,7 @@ class GeminiSession:
         except BaseException:
             await link.aclose()
             raise
-        self._link = link
-        while self._texts:
-            link.send(self._texts.popleft())
-        while self._frames:
-            link.send_audio(wire.audio(self._frames.popleft()), FRAME_MS)
+        return link
 
     def _leave_link(self) -> Link | None:
         link, self._link = self._link, None
@@ -247,6 +238,27 @@ class GeminiSession:
             self._holder.moved(reason)
         finally:
             self._moving = None
+
+
+def links_of(
+    base_url: str, key: str, ssl_context: ssl.SSLContext | None = None, *, size: int = 0, name: str = ""
+) -> WarmLinks:
+    """Return the way to Gemini's address: with `size` connections that wait for a call, if it is started."""
+
+    async def dial(on_message: OnMessage, on_closed: OnClosed) -> Link:
+        return await open_link(
+            "Gemini",
+            socket_url(base_url, PATH),
+            on_message,
+            on_closed,
+            headers={"x-goog-api-key": key},
+            secrets=(key,),
+            ssl_context=ssl_context,
+            ping_s=PING_S,
+            meaning=lambda code, reason: why_closed(code, reason, key),
+        )
+
+    return WarmLinks(dial, size=size, name=name)
 
 
 def socket_url(base_url: str, path: str) -> str:

@@ -164,6 +164,10 @@ class Link(WSListener):
         elif self._transport is not None and not self.closed:
             self._transport.send(_TEXT, message)
 
+    def hand_over(self, on_message: Callable[[bytes], None], on_closed: Callable[[ProviderFailed], None]) -> None:
+        """From now on these are told, in place of those it was opened with."""
+        self._on_message, self._on_closed = on_message, on_closed
+
     def fail(self, failure: ProviderFailed) -> None:
         """Break off: what came made no sense. `on_closed` is told `failure`."""
         if not self.closed:

@@ -5,6 +5,7 @@ interrupts: `interrupt_response` is off, and nothing is cut before the caller ha
 """
 
 import asyncio
+import functools
 import json
 from collections import deque
 from collections.abc import AsyncIterator
@@ -23,6 +24,7 @@ from dueto.agents.openai_session import (
     OpenAIOptions,
     OpenAISession,
     SentItem,
+    links_of,
     open_session,
     refusal,
 )
@@ -43,6 +45,7 @@ from dueto.agents.ports import (
 from dueto.agents.profiles import Kind, LoadedAgent, Seconds, Surroundings, VoiceProfile, Whole
 from dueto.agents.remembered import Remembered
 from dueto.agents.told import Told
+from dueto.agents.warm_links import WarmLinks
 from dueto.audio.g711 import ulaw_decode, ulaw_encode
 from dueto.errors import ProviderFailed
 
@@ -60,9 +63,10 @@ MOST_FAILED_ANSWERS: Final = 2
 class OpenAIRealtime:
     """One conversation, a `VoiceProvider`. Made by `connect`."""
 
-    def __init__(self, options: OpenAIOptions, opening: Opening) -> None:
+    def __init__(self, options: OpenAIOptions, opening: Opening, links: WarmLinks | None = None) -> None:
         self.hears_hz = self.speaks_hz = 8000 if opening.rate_hz == 8000 else 24000
         self._options = options
+        self._links = links or links_of(options)
         self._opening = opening
         self._told = Told(PROVIDER)
         self._remembered = Remembered(opening.said_so_far)
@@ -182,7 +186,7 @@ class OpenAIRealtime:
         ]
         setup = self._options.session(self.hears_hz, _instructions(self._options, self._opening), tools)
         lines = self._remembered.lines()
-        return await open_session(self._options, setup, lines, self._happened, self._closed)
+        return await open_session(self._options, self._links, setup, lines, self._happened, self._closed)
 
     def _take(self, session: OpenAISession) -> None:
         """From now on this is the session."""
@@ -394,16 +398,18 @@ def openai_realtime(*, url: str = "", api_key: str = "", ssl: SSLContext | None 
     if url:
         given = replace(given, base_url=url)
 
-    async def connect(opening: Opening) -> OpenAIRealtime:
-        provider = OpenAIRealtime(given, opening)
-        try:
-            await provider.open()
-        except BaseException:
-            await provider.aclose()
-            raise
-        return provider
+    return functools.partial(connect, given, links_of(given))
 
-    return connect
+
+async def connect(options: OpenAIOptions, links: WarmLinks, opening: Opening) -> OpenAIRealtime:
+    """Open a conversation. Safe to cancel. Raises: ProviderFailed."""
+    provider = OpenAIRealtime(options, opening, links)
+    try:
+        await provider.open()
+    except BaseException:
+        await provider.aclose()
+        raise
+    return provider
 
 
 class OpenAIProfile(VoiceProfile):
@@ -429,6 +435,8 @@ class OpenAIProfile(VoiceProfile):
     max_output_tokens: Annotated[Whole, Field(ge=0, le=4096)] = 0
     session_s: Annotated[Seconds, Field(ge=1)] = 3300.0
     connect_s: Annotated[Seconds, Field(gt=0, le=10)] = 10.0
+    warm: Annotated[Whole, Field(ge=0, le=64)] = 0
+    "Connections that are open before a call comes."
 
 
 _OPTIONS: Final = OpenAIOptions.__dataclass_fields__.keys() - {"api_key", "ssl"}
@@ -439,8 +447,9 @@ def _build(profile: OpenAIProfile, around: Surroundings) -> LoadedAgent:
 
     variable = "AZURE_OPENAI_API_KEY" if profile.azure else "OPENAI_API_KEY"
     key = around.key(profile.api_key, variable, needed=profile.azure or profile.base_url == BASE_URL)
-    given = {name: getattr(profile, name) for name in _OPTIONS}
-    return voice_agent(openai_realtime(api_key=key, **given), profile, around)
+    options = OpenAIOptions(api_key=key, **{name: getattr(profile, name) for name in _OPTIONS})
+    links = links_of(options, size=profile.warm, name=around.name)
+    return voice_agent(functools.partial(connect, options, links), profile, around, links)
 
 
 KIND = Kind(OpenAIProfile, _build)

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from dueto.agents import openai_wire as wire
 from dueto.agents.link import CONNECT_S, Link, open_link, plain
+from dueto.agents.warm_links import Dial, OnClosed, OnMessage, WarmLinks
 from dueto.errors import Fault, ProviderFailed, RemoteProtocolError
 
 PROVIDER: Final = "OpenAI"
@@ -271,8 +272,28 @@ def refusal(fault: Fault, message: str, secrets: tuple[str, ...] = ()) -> Provid
     return ProviderFailed(fault, f"{sentence}: {said}" if said else sentence)
 
 
+def links_of(options: OpenAIOptions, *, size: int = 0, name: str = "") -> WarmLinks:
+    """Return the way to OpenAI's address: with `size` connections that wait for a call, if it is started."""
+    url = wire.realtime_url(options.base_url, options.model, azure=options.azure, api_version=options.api_version)
+
+    async def dial(on_message: OnMessage, on_closed: OnClosed) -> Link:
+        return await open_link(
+            PROVIDER,
+            url,
+            on_message,
+            on_closed,
+            headers=options.headers,
+            secrets=(options.api_key,),
+            ssl_context=options.ssl,
+            connect_s=options.connect_s,
+        )
+
+    return WarmLinks(dial, size=size, name=name)
+
+
 async def open_session(
     options: OpenAIOptions,
+    links: WarmLinks,
     setup: dict[str, Any],
     history: list[tuple[Any, str]],
     on_event: Callable[[OpenAISession, wire.Known], None],
@@ -282,34 +303,23 @@ async def open_session(
 
     Safe to cancel. Raises: ProviderFailed: within `options.connect_s`.
     """
-    session = OpenAISession(on_event, on_closed, (options.api_key,))
-    try:
-        async with asyncio.timeout(options.connect_s):
-            session.link = await open_link(
-                PROVIDER,
-                wire.realtime_url(
-                    options.base_url, options.model, azure=options.azure, api_version=options.api_version
-                ),
-                session.message,
-                session.closed,
-                headers=options.headers,
-                secrets=(options.api_key,),
-                ssl_context=options.ssl,
-                connect_s=options.connect_s,
-            )
+
+    async def conversation(dial: Dial) -> OpenAISession:
+        session = OpenAISession(on_event, on_closed, (options.api_key,))
+        try:
+            session.link = await dial(session.message, session.closed)
             session.send(wire.command("session.update", event_id=SETUP, session=setup))
             for role, text in history:
                 session.send(wire.message(role, text))
             await session.ready
+        except BaseException:
+            if session.link is not None:
+                await session.link.aclose()
+            raise
+        return session
+
+    try:
+        async with asyncio.timeout(options.connect_s):
+            return await links.begin(conversation)
     except TimeoutError:
-        await _dispose(session)
         raise ProviderFailed("timeout", f"{PROVIDER} did not answer within {options.connect_s:g} s") from None
-    except BaseException:
-        await _dispose(session)
-        raise
-    return session
-
-
-async def _dispose(session: OpenAISession) -> None:
-    if session.link is not None:
-        await session.link.aclose()

@@ -1,7 +1,7 @@
 """From the keys that every voice provider's agent has to the agent itself."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from dueto.agents.own_tools import load_tools
 from dueto.agents.ports import Connect
 from dueto.agents.profiles import LoadedAgent, Surroundings, VoiceProfile
 from dueto.agents.provider import Manners, ProviderAgent
+from dueto.agents.warm_links import WarmLinks
 from dueto.agents.watch import Patience
 from dueto.call.ports import Ear
 from dueto.errors import SettingsError
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from dueto.agents.speech.detector import DetectorPool
 
 
-def voice_agent(connect: Connect, profile: VoiceProfile, around: Surroundings) -> LoadedAgent:
-    """Return the agent that `connect` speaks for, with the tools and the manners of `profile`.
+def voice_agent(
+    connect: Connect, profile: VoiceProfile, around: Surroundings, links: WarmLinks | None = None
+) -> LoadedAgent:
+    """Return the agent that `connect` speaks for, with the tools and the manners of `profile`; `links` live as long.
 
     Raises: SettingsError: a tool that there is not, or a sound that can't be read.
     """
@@ -37,8 +40,19 @@ def voice_agent(connect: Connect, profile: VoiceProfile, around: Surroundings) -
         patience=_patience(profile),
         filler=_filler(profile, around.name),
     )
-    agent = LoadedAgent(around.name, ProviderAgent(connect, tools=box, manners=manners), aclose=box.aclose)
-    return agent if detectors is None else replace(agent, start=detectors.start)
+
+    async def start() -> None:
+        if detectors is not None:
+            await detectors.start()
+        if links is not None:
+            links.start()
+
+    async def aclose() -> None:
+        if links is not None:
+            await links.aclose()
+        await box.aclose()
+
+    return LoadedAgent(around.name, ProviderAgent(connect, tools=box, manners=manners), start=start, aclose=aclose)
 
 
 def _detectors(profile: VoiceProfile, name: str) -> "DetectorPool | None":

@@ -484,10 +484,14 @@ class FakeOpenAI:
     url: str = ""
     conversations: list[Conversation] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    upgrades: int = 0
+    "Asked for, let in or not."
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def upgrade(self, request: WSUpgradeRequest) -> Any:
         """Let a client in, or not."""
+        self.upgrades += 1
+        self.changed.set()
         target = urlsplit(request.path.decode())
         query = {name: values[0] for name, values in parse_qs(target.query).items()}
         key = request.headers.get("api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
