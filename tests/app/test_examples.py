@@ -12,6 +12,7 @@ from dueto.agents.own_tools import load_tools
 from dueto.app.overview import check_overview
 from dueto.app.settings import load_settings
 
+OFFLINE = ("call_centre", "cascade", "dueto")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -19,7 +20,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def _beside_the_configuration(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    sys.modules.pop("order_tool", None)
+    for module in ("order_tool", "gemini_live", "openai_realtime"):
+        sys.modules.pop(module, None)
 
 
 def test_the_call_centre_is_a_good_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +40,24 @@ def test_the_call_centre_is_a_good_configuration(tmp_path: Path, monkeypatch: py
         "Callers of tenant acme can reach acme-desk, acme-sales; 40 calls at once\n"
         "Callers of tenant bakery can reach bakery-shop\n"
     )
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_example_of_a_configuration_is_a_good_one(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if path.stem in OFFLINE:
+        pytest.importorskip("pocketsphinx", reason="needs dueto[receptionist]")
+    for name in ("OPENAI_API_KEY", "GEMINI_API_KEY", "ELEVENLABS_API_KEY"):
+        monkeypatch.setenv(name, "not-a-key")
+    secrets = {
+        "DUETO_MEDIA__SECRET": "0123456789abcdef0123456789abcdef",
+        "DUETO_TWILIO__AUTH_TOKEN": "not-a-token-at-all",
+    }
+    records = {"messages": str(tmp_path / "messages.jsonl"), "timelines": str(tmp_path / "timelines")}
+    text = check_overview(load_settings(path, {"records": records}, secrets))
+    assert text.startswith("The configuration is good.")
+    assert "Remark" not in text
 
 
 async def test_the_order_tool_answers_and_refuses_with_what_to_do_instead() -> None:

@@ -1,8 +1,19 @@
-"""What the README shows runs as it stands there."""
+"""What the README and the other pages show runs as it stands there."""
 
+import ast
+import importlib.util
+import inspect
 import re
+import shlex
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import pytest
+import typer
+
+from dueto import Call
+from dueto.app import cli
 from dueto.app.gateway import Gateway
 from dueto.app.settings import load_settings
 from dueto.sim import Caller, Line, Switch
@@ -43,12 +54,81 @@ async def test_the_readmes_agent_echoes_and_hangs_up_on_pound() -> None:
     assert not any(happening.leg == "caller" and happening.name == "hangup" for happening in call.events)
 
 
-def test_every_python_block_of_the_documentation_compiles() -> None:
-    pages = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
-    blocks = [(page, block) for page in pages for block in python_blocks(page)]
-    assert len(blocks) >= 2
-    for page, block in blocks:
-        compile(block, page, "exec", flags=0x2000)  # PyCF_ALLOW_TOP_LEVEL_AWAIT: snippets may await
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+PYTHON = [(page, number, block) for page in PAGES for number, block in enumerate(python_blocks(page))]
+STAND_INS = ("my_agent", "alice", "MyControlProtocol", "open_media")
+"What a reader has of his own, and blocks speak of."
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pipecat's own, as it is imported
+@pytest.mark.parametrize(
+    ("page", "block"), [pytest.param(page, block, id=f"{page}-{number}") for page, number, block in PYTHON]
+)
+def test_what_a_python_block_imports_is_there_and_what_it_asks_of_a_call_exists(page: str, block: str) -> None:
+    if "pipecat" in block:
+        pytest.importorskip("pipecat")
+    tree = ast.parse(block)
+    tree.body = [line for line in tree.body if not isinstance(line, ast.Expr)]  # such as `run_virtual(main())`
+    exec(compile(tree, page, "exec"), dict.fromkeys(STAND_INS, print))
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for argument in function.args.args:
+                if isinstance(argument.annotation, ast.Name) and argument.annotation.id == "Call":
+                    check_use(function, argument.arg)
+
+
+def check_use(function: ast.AST, call: str) -> None:
+    """Whatever `function` reads of its `call` exists, and takes the keywords that it is given."""
+    for node in ast.walk(function):
+        used = node.func if isinstance(node, ast.Call) else node
+        if not (isinstance(used, ast.Attribute) and isinstance(used.value, ast.Name) and used.value.id == call):
+            continue
+        assert hasattr(Call, used.attr) or used.attr == "log", f"a call has no {used.attr}"
+        if isinstance(node, ast.Call):
+            parameters = inspect.signature(getattr(Call, used.attr)).parameters
+            taken = {name for name, one in parameters.items() if one.kind is not one.POSITIONAL_ONLY}
+            assert {keyword.arg for keyword in node.keywords} <= taken
+
+
+TOML = [
+    (page, block) for page in PAGES for block in re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+]
+AROUND: dict[str, Any] = {
+    "media": {"token": "off"},
+    "agents": {name: {"use": "echo"} for name in ("front", "voice", "bot")},
+    "tenants": {"acme": {}},
+    "destinations": {name: {"dial": "user/1"} for name in ("operator", "sales")},
+}
+"What blocks speak of and other blocks show."
+
+
+@pytest.mark.parametrize(("page", "block"), [pytest.param(*one, id=f"{one[0]}-{n}") for n, one in enumerate(TOML)])
+def test_every_toml_block_is_a_configuration(page: str, block: str) -> None:
+    read = tomllib.loads(block)
+    merged = {key: {**AROUND.get(key, {}), **read[key]} if key in AROUND else read[key] for key in read}
+    load_settings(None, {**AROUND, **merged}, {})
+
+
+def test_every_command_that_is_shown_exists_with_its_options() -> None:
+    group = typer.main.get_command(cli.app)
+    shown = set()
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        lines = re.findall(r"^ {4,}(?:\w+=\S+ )*dueto ([a-z].*?)(?:  +#.*)?$", text, re.MULTILINE)
+        for command in [*lines, *re.findall(r"`dueto ([a-z][^`]*)`", text)]:
+            name, *words = shlex.split(command)
+            known = group.commands.get(name)  # type: ignore[attr-defined]
+            assert known is not None, f"{page}: dueto {command}"
+            options = {option for parameter in known.params for option in parameter.opts} | {"--help"}
+            assert {word.partition("=")[0] for word in words if word.startswith("-")} <= options, f"{page}: {command}"
+            shown.add(name)
+    assert shown >= {"serve", "demo", "simulate", "dial", "dialplan", "check", "agents", "tools"}
+
+
+def test_every_bench_that_is_shown_exists() -> None:
+    for page in PAGES:
+        for module in re.findall(r"python -m (bench\.\w+)", (ROOT / page).read_text()):
+            assert importlib.util.find_spec(module) is not None, f"{page}: {module}"
 
 
 def test_every_link_of_the_documentation_leads_somewhere() -> None:
@@ -58,3 +138,10 @@ def test_every_link_of_the_documentation_leads_somewhere() -> None:
             if not (page.parent / target).exists():
                 missing.append(f"{page.relative_to(ROOT)}: {target}")
     assert not missing
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert [path.name[:4] for path in decisions] == [f"{number:04}" for number in range(1, len(decisions) + 1)]
+    for number, path in enumerate(decisions, start=1):
+        assert path.read_text().startswith(f"# {number}. ")
