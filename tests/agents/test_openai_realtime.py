@@ -511,7 +511,7 @@ async def test_a_turn_that_the_server_does_not_answer_does_not_block_what_is_ask
 async def test_what_comes_in_the_very_read_that_agrees_to_the_session_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def at_once(options: Any, setup: Any, history: Any, on_event: Any, on_closed: Any) -> Any:
+    async def at_once(options: Any, links: Any, setup: Any, history: Any, on_event: Any, on_closed: Any) -> Any:
         session = openai_session.OpenAISession(on_event, on_closed)
         on_event(session, wire.AudioDelta(response_id="r1", item_id="i1", delta=bytes(480)))
         return session
