@@ -214,6 +214,7 @@ def test_a_wildcard_is_never_given_to_the_switch() -> None:
 
 def test_a_stock_switch_gets_an_answer_and_the_socket_and_no_stream() -> None:
     given = settings(media={"dialect": "unicast"}, destinations={"operator": {"dial": "user/1001"}})
+    assert dialplan_guide(given, media_only=False).startswith("# 1. FreeSWITCH")
     lines = [(application, data) for _, application, data in actions(dialplan_xml(given, media_only=False))]
     assert lines[:3] == [("unset", "send_silence_when_idle"), ("answer", ""), ("socket", "127.0.0.1:8022 async full")]
     assert ("set", "dueto_state=fallback") in lines

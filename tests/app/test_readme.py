@@ -131,11 +131,19 @@ def test_every_bench_that_is_shown_exists() -> None:
             assert importlib.util.find_spec(module) is not None, f"{page}: {module}"
 
 
+def headings(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
 def test_every_link_of_the_documentation_leads_somewhere() -> None:
     missing = []
     for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            if not (page.parent / target).exists():
+        for target in re.findall(r"\]\(([^):]+)\)", page.read_text()):
+            path, _, heading = target.partition("#")
+            there = page.parent / path if path else page
+            if not there.exists() or (heading and heading not in headings(there)):
                 missing.append(f"{page.relative_to(ROOT)}: {target}")
     assert not missing
 
