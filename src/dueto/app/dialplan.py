@@ -108,22 +108,22 @@ def dialplan_guide(settings: Settings, *, media_only: bool, show_secret: bool = 
     Raises: SettingsError: an address is missing that the switch could dial.
     """
     parts = []
-    step = itertools.count(1)
+    step = map("# {}.".format, itertools.count(1))
     if _wants_token(settings, media_only):
         note = "" if show_secret else " (the value: media.secret of this configuration; --show-secret prints it)"
         parts += [
-            f"# {next(step)}. vars.xml{note}; in FusionPBX: Advanced > Variables, name {SECRET_VARIABLE}. Then reloadxml.",
+            f"{next(step)} vars.xml{note}; in FusionPBX: Advanced > Variables, name {SECRET_VARIABLE}. Then reloadxml.",
             vars_xml_line(settings, show_secret=show_secret) + "\n",
         ]
     parts += [
-        f"# {next(step)}. FreeSWITCH: dialplan/default/00_dueto.xml, then reloadxml.",
+        f"{next(step)} FreeSWITCH: dialplan/default/00_dueto.xml, then reloadxml.",
         dialplan_xml(settings, media_only=media_only),
         "# or FusionPBX: Dialplan > Dialplan Manager > add, one entry per table.",
         fusionpbx_rows(settings, media_only=media_only),
     ]
     if media_only:
         parts += [
-            f"# {next(step)}. So that the call ends when the agent is done: this hook in autoload_configs/lua.conf.xml ...",
+            f"{next(step)} So that the call ends when the agent is done: this hook in autoload_configs/lua.conf.xml ...",
             LUA_HOOK_XML.format(module=_dialect(settings).module) + "\n",
             "# ... and this script in the switch's script folder.",
             LUA_SCRIPT,
