@@ -123,7 +123,7 @@ def dialplan_guide(settings: Settings, *, media_only: bool, show_secret: bool = 
     ]
     if media_only:
         parts += [
-            f"{next(step)} So that the call ends when the agent is done: this hook in autoload_configs/lua.conf.xml ...",
+            f"{next(step)} So that the call ends when the agent is done: this in autoload_configs/lua.conf.xml ...",
             LUA_HOOK_XML.format(module=_dialect(settings).module) + "\n",
             "# ... and this script in the switch's script folder.",
             LUA_SCRIPT,
