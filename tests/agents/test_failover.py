@@ -73,8 +73,12 @@ class Listens:
                 return
 
 
-REFUSED = ProviderFailed("auth", "OpenAI refused the key (401): check OPENAI_API_KEY")
-DROPPED = ProviderFailed("dropped", "OpenAI closed the connection (1011) after 3 s")
+def refused() -> ProviderFailed:  # a new one each time: what has been raised keeps all that it went through
+    return ProviderFailed("auth", "OpenAI refused the key (401): check OPENAI_API_KEY")
+
+
+def dropped() -> ProviderFailed:
+    return ProviderFailed("dropped", "OpenAI closed the connection (1011) after 3 s")
 
 
 async def one_call(
@@ -103,7 +107,7 @@ def noted(virtual: Virtual, name: str) -> list[dict[str, object]]:
 @virtually
 async def test_the_next_takes_over_with_what_was_said_and_a_word_of_apology() -> None:
     second, mouth = Listens(), Whistle()
-    chain = FailOver([Post("voice", fails(DROPPED, after_s=3.0, says="Good morning.")), Post("spare", second, mouth)])
+    chain = FailOver([Post("voice", fails(dropped(), after_s=3.0, says="Good morning.")), Post("spare", second, mouth)])
     call, virtual = await one_call(chain, lambda *_: second.began.wait())
     assert second.found == ["Good morning.", "I would like to", mouth.spoken[0]]
     assert len(mouth.spoken) == 1
@@ -126,7 +130,7 @@ async def test_the_next_takes_over_with_what_was_said_and_a_word_of_apology() ->
 async def test_a_provider_that_refuses_at_once_was_never_noticed() -> None:
     second, mouth = Listens(), Whistle()
     _, virtual = await one_call(
-        FailOver([Post("voice", fails(REFUSED)), Post("spare", second, mouth)]), lambda *_: second.began.wait()
+        FailOver([Post("voice", fails(refused())), Post("spare", second, mouth)]), lambda *_: second.began.wait()
     )
     assert mouth.spoken == []
     assert second.found == []
@@ -141,7 +145,7 @@ async def test_half_a_word_is_enough_to_be_noticed() -> None:
         saying = call.utterance()
         saying.add(tone(8000, 3.0, FIRST_HZ))
         await asyncio.sleep(0.4)
-        raise DROPPED
+        raise dropped()
 
     await one_call(FailOver([Post("voice", breaks_off), Post("spare", second, mouth)]), lambda *_: second.began.wait())
     assert len(mouth.spoken) == 1
@@ -152,7 +156,7 @@ async def test_half_a_word_is_enough_to_be_noticed() -> None:
 async def test_without_a_mouth_the_apology_is_silence() -> None:
     second = Listens()
     call, _ = await one_call(
-        FailOver([Post("voice", fails(DROPPED, after_s=2.0, says="Hello")), Post("spare", second)]),
+        FailOver([Post("voice", fails(dropped(), after_s=2.0, says="Hello")), Post("spare", second)]),
         lambda *_: second.began.wait(),
     )
     assert second.found == ["Hello", "I would like to"]
@@ -172,7 +176,7 @@ async def test_a_mouth_that_fails_or_hangs_keeps_nobody_from_taking_over() -> No
     for mouth in (Fails(), Hangs()):
         second = Listens()
         await one_call(
-            FailOver([Post("a", fails(DROPPED, after_s=2.0, says="Hello")), Post("b", second, mouth)]),
+            FailOver([Post("a", fails(dropped(), after_s=2.0, says="Hello")), Post("b", second, mouth)]),
             lambda *_, second=second: second.began.wait(),
         )
         assert second.calls == 1
@@ -186,7 +190,7 @@ async def test_a_destination_may_take_over() -> None:
     _, virtual = await one_call(
         FailOver(
             [
-                Post("voice", fails(REFUSED)),
+                Post("voice", fails(refused())),
                 Post("nobody", connects_with("nobody")),
                 Post("op", connects_with("operator")),
             ]
@@ -205,7 +209,7 @@ async def test_nobody_takes_over_from_a_caller_who_talks_to_somebody_else() -> N
     async def fails_meanwhile(call: Call) -> None:
         assert (await call.transfer("brief")).ok
         times.append(call.clock())
-        raise DROPPED
+        raise dropped()
 
     async def back(call: SimCall, virtual: Virtual) -> None:
         await second.began.wait()
@@ -223,10 +227,10 @@ async def test_when_all_have_failed_the_call_goes_the_way_of_when_failed() -> No
         await virtual.until_noted("returned_to_dialplan")
 
     call, virtual = await one_call(
-        FailOver([Post("a", fails(REFUSED)), Post("b", fails(DROPPED))]), left, hangs_up=False
+        FailOver([Post("a", fails(refused())), Post("b", fails(dropped()))]), left, hangs_up=False
     )
     assert call.channel.variables["dueto_result"] == "agent_failed"
-    assert noted(virtual, "agent_failed") == [{"error": f"ProviderFailed: {DROPPED}"}]
+    assert noted(virtual, "agent_failed") == [{"error": f"ProviderFailed: {dropped()}"}]
 
 
 @virtually
@@ -304,7 +308,7 @@ async def test_places_are_given_back_whatever_happens() -> None:
 
     chain = FailOver(
         [
-            Post("a", fails(REFUSED), limit=limits[0]),
+            Post("a", fails(refused()), limit=limits[0]),
             Post("b", fails(RuntimeError("a bug")), limit=limits[1]),
             Post("c", cancelled, limit=limits[2]),
         ]
