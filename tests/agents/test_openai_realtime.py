@@ -12,7 +12,9 @@ from tests.support.tls import client_context
 
 from dueto.agents import openai_session
 from dueto.agents import openai_wire as wire
-from dueto.agents.openai_realtime import OpenAIRealtime, openai_realtime
+from dueto.agents.link import Link
+from dueto.agents.openai_realtime import OpenAIRealtime, connect, openai_realtime
+from dueto.agents.openai_session import OpenAIOptions
 from dueto.agents.ports import (
     CallerBegan,
     CallerStopped,
@@ -27,6 +29,7 @@ from dueto.agents.ports import (
     Transcribed,
     Used,
 )
+from dueto.agents.warm_links import WarmLinks
 from dueto.errors import ProviderFailed, RemoteProtocolError
 from dueto.sim import tone
 
@@ -521,3 +524,21 @@ async def test_what_comes_in_the_very_read_that_agrees_to_the_session_is_not_los
     async with asyncio.timeout(5):
         assert await anext(provider.events()) == Spoke("i1", bytes(480))
     await provider.aclose()
+
+
+async def test_a_server_that_agrees_and_leaves_in_the_same_read_has_failed() -> None:
+    class Leaving(Link):
+        def send(self, message: bytes) -> None:
+            self._on_message(b'{"type":"session.updated","event_id":"e","session":{"type":"realtime"}}')
+            self.closed = True
+            self._tell("dropped", "OpenAI closed the connection (1001)")
+
+        async def aclose(self) -> None:
+            pass
+
+    async def dial(on_message: Any, on_closed: Any) -> Link:
+        return Leaving("OpenAI", on_message, on_closed)
+
+    with pytest.raises(ProviderFailed, match="closed the connection") as caught:
+        await connect(OpenAIOptions(), WarmLinks(dial), Opening(8000, greets=False))
+    assert caught.value.fault == "dropped"

@@ -124,6 +124,8 @@ class OpenAISession:
         self.caller_speaks = False
         self.sent_ms = 0
         "Of the caller's audio: what the server's own times count."
+        self.failure: ProviderFailed | None = None
+        "Why the connection is over, if it is."
         self.early: list[wire.Known] | None = []
         "What came before somebody took it; None: it was taken."
         self.expires_in_s: float | None = None
@@ -203,6 +205,7 @@ class OpenAISession:
         fault = wire.fault_of(reason)
         if fault is not None:
             failure = refusal(fault, reason, self._secrets)
+        self.failure = failure
         if not self.ready.done():
             self.ready.set_exception(failure)
         else:
@@ -312,6 +315,8 @@ async def open_session(
             for role, text in history:
                 session.send(wire.message(role, text))
             await session.ready
+            if session.failure is not None:  # in the very read that agreed
+                raise session.failure
         except BaseException:
             if session.link is not None:
                 await session.link.aclose()
