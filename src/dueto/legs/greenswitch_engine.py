@@ -2,7 +2,7 @@
 
 gevent's hub and the library's server live in a thread of their own, nothing is patched, and neither side ever waits
 for the other. Needs `pip install 'dueto[greenswitch]'`. What is mended in the library, and what can't be, stands in
-`docs/decisions/0004-the-greenswitch-engine.md`.
+`docs/greenswitch.md`.
 """
 
 import asyncio
