@@ -1,0 +1,20 @@
+"""What every test starts from."""
+
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging() -> Iterator[None]:
+    """No test sees how another one configured the log, nor pays for it: rich draws a traceback in 100 ms."""
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
+    if logs := sys.modules.get("dueto.app.logs"):
+        root = logging.getLogger()
+        for bridge in [handler for handler in root.handlers if isinstance(handler, logs._Bridge)]:
+            root.removeHandler(bridge)
