@@ -355,8 +355,7 @@ def test_the_transcript_holds_what_was_heard_of_each_sentence() -> None:
         await asyncio.sleep(2)
         model.tell(Transcribed(Said("caller", "Hi, it's me.")))
         model.tell(Transcribed(Said("agent", "one two three four five six seven eight"), "b"))
-        await model.says("b", 4000)
-        model.tell(Transcribed(Said("agent", "one two three four five six seven eight"), "b"))
+        await model.says("b", 4000)  # its words came first: a cascade has them before their sound
         await asyncio.sleep(2.0)
         model.tell(CallerBegan())
         await model.until("truncate")
@@ -364,17 +363,17 @@ def test_the_transcript_holds_what_was_heard_of_each_sentence() -> None:
         model.tell(CallerBegan())
         await model.until("truncate", "c")
         model.tell(Transcribed(Said("agent", "never heard at all by anybody"), "c"))
+        model.tell(Transcribed(Said("agent", "no sound for anybody"), "d"))
         await asyncio.sleep(0.1)
         model.end()
 
     lines: list[Said] = [Said("caller", "before")]
     seen = scene(script, transcript=lines)
     assert lines[:3] == [Said("caller", "before"), Said("agent", "Hello and welcome."), Said("caller", "Hi, it's me.")]
-    assert lines[3].who == "agent"
     assert seen.provider.opening is not None
     assert seen.provider.opening.said_so_far == (Said("caller", "before"),)
-    cut = next(line for line in lines[4:] if line.text.startswith("one"))
-    assert cut.text in ("one two three four ...", "one two three four five ...")
+    cut = [line.text for line in lines[3:] if line.text.startswith("one")]
+    assert cut in (["one two three four ..."], ["one two three four five ..."])
     assert not any("anybody" in line.text for line in lines)
     assert [note["who"] for note in seen.noted("transcript")][:3] == ["caller", "agent", "caller"]
 

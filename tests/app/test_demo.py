@@ -46,6 +46,15 @@ async def asks_for_something_else(actor: Actor, lines: Lines) -> None:
     await actor.line.wait(1.0)
 
 
+async def interrupts(actor: Actor, lines: Lines) -> None:
+    """Ask for sales into the second sentence of a model, and hear a little of whoever answers."""
+    await actor.hears_out()
+    await actor.say(lines["hello"])
+    await actor.hears_speech()
+    await actor.line.wait(1.0)
+    await asks(actor, lines)
+
+
 async def is_not_heard(actor: Actor, lines: Lines) -> None:
     """Do as `asks`, with a microphone that is switched off."""
     await actor.hears_speech()
@@ -87,8 +96,11 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         role("swapped", asks_swapped, Outcome(chosen_by="speech", transferred_to="sales")),
         role("muted", is_not_heard, Outcome(chosen_by="speech", transferred_to="sales")),
         replace(role("no-module", asks, Outcome(chosen_by="speech", transferred_to="sales")), dialect="unicast"),
+        replace(role("model", interrupts, Outcome(True, "speech", "sales")), agent="cascade"),
         role("else", asks_for_something_else, Outcome(True, "key", "billing", "3")),
     )
+
+    speaking = tuple(run.that_can_be_played(speaking)) if SPEECH else ()
 
     async def play() -> tuple[Sequence[Story], Sequence[Story]]:
         async def receptionist() -> Sequence[Story]:
@@ -147,6 +159,17 @@ def test_who_speaks_into_the_greeting_hears_no_more_of_it_also_without_an_audio_
     greeting = next(moment for moment in story.moments if (moment.lane, moment.name) == ("agent", "says"))
     assert greeting.until_s is not None
     assert greeting.until_s - greeting.at_s < greeting.fields["ms"] / 1000
+
+
+@needs_speech
+def test_of_a_models_sentence_that_was_interrupted_the_story_has_what_was_heard(played: Played) -> None:
+    if "model" not in played.receptionist:
+        pytest.skip("no synthesiser on this machine")
+    story = played.receptionist["model"]
+    assert story.outcome == story.expected
+    cut = [str(m.fields["text"]) for m in story.moments if m.name == "was_heard" and m.fields.get("interrupted")]
+    assert len(cut) == 1
+    assert re.fullmatch(r"Hello.*\.\.\.", cut[0])
 
 
 @needs_speech

@@ -133,6 +133,8 @@ def load_object(where: str, who: str) -> object:
     except ImportError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         remedy = f"pip install 'dueto[{extra}]'" if extra else str(error)
+        if not extra and error.name == module_name.partition(".")[0]:
+            remedy += " where Python looks, here, or beside the configuration"
         raise SettingsError(f"{who} needs what is not here: {remedy}") from None
     for name in attribute.split("."):
         found = getattr(found, name, None)

@@ -117,6 +117,8 @@ class _Conversation:
         self._provider: VoiceProvider | None = None
         self._stop_hearing: Callable[[], None] | None = None
         self._items: dict[str, Spoken] = {}
+        self._ahead: dict[str, str] = {}
+        "Words that came before the first sound of their utterance."
         self._tasks: set[asyncio.Task[None]] = set()
         self._here = asyncio.Event()
         "Whether caller and agent hear each other: no hold, nobody else."
@@ -313,6 +315,7 @@ class _Conversation:
             utterance = None
         item = self._items[item_id] = Spoken(item_id, utterance, provider.speaks_hz, interruptible=interruptible)
         item.came_at = self._call.clock()
+        item.text = self._ahead.pop(item_id, "")
         item.answers_at, self._fell_silent_at = self._fell_silent_at, None
         if first and self._greeted_by_model and isinstance(self._manners.welcome, LearntWelcome):
             item.tape = bytearray()
@@ -412,6 +415,11 @@ class _Conversation:
 
     def _transcribed(self, event: Transcribed) -> None:
         item = self._items.get(event.item_id)
+        if event.line.who == "agent" and item is None and event.item_id:  # not heard yet, and perhaps it never is
+            while len(self._ahead) >= MOST_ITEMS:
+                del self._ahead[next(iter(self._ahead))]
+            self._ahead[event.item_id] = f"{self._ahead.get(event.item_id, '')} {event.line.text}".strip()
+            return
         if event.line.who == "caller" or item is None:
             self._call.transcript.add(event.line.who, event.line.text)
             if event.line.who == "caller":

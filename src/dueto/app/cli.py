@@ -140,7 +140,7 @@ def serve(
 
 @app.command(
     epilog="**Example**: `dueto demo --out /tmp/calls && xdg-open /tmp/calls/calls.html`",
-    short_help="Hear it: seven telephone calls on this machine.",
+    short_help="Hear it: eight telephone calls on this machine.",
 )
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where recordings, time lines and calls.html go.")] = Path(
@@ -151,7 +151,7 @@ def demo(
         typer.Option(help="Who answers: the offline receptionist, or one that only repeats (needs no extra)."),
     ] = "receptionist",
 ) -> None:
-    """Run seven overlapping telephone calls through the real gateway, on loopback sockets.
+    """Run eight overlapping telephone calls through the real gateway, on loopback sockets.
 
     A simulated switch opens both legs of each call. The callers' speech is recorded, what becomes of each call is
     decided by what the agent hears. Ends with code 1 if a call went another way than it should.

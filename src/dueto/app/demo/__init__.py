@@ -1,4 +1,4 @@
-"""`dueto demo`: seven telephone calls through the real gateway, and a page to look at them."""
+"""`dueto demo`: eight telephone calls through the real gateway, and a page to look at them."""
 
 from dueto.app.demo.run import run_demo
 

@@ -113,6 +113,8 @@ class Role:
     "Destinations whose telephone is busy."
     announced: frozenset[str] = frozenset()
     "Destinations that are told who is coming, and press 1."
+    agent: str = ""
+    "The kind of agent that answers this call; empty: the one that the demo is run with."
     patience_s: float = 20.0
     "How long the caller waits for an answer of any kind before hanging up."
 
@@ -157,6 +159,15 @@ async def _asks_for_billing(actor: Actor, lines: Lines) -> None:
 async def _speaks_into_the_greeting(actor: Actor, lines: Lines) -> None:
     await actor.hears_speech()
     await actor.line.wait(0.8)
+    await actor.say(lines["sales"])
+    await actor.talks_with_whoever_answers()
+
+
+async def _interrupts_the_model(actor: Actor, lines: Lines) -> None:
+    await actor.hears_out()
+    await actor.say(lines["hello"])
+    await actor.hears_speech()
+    await actor.line.wait(1.0)
     await actor.say(lines["sales"])
     await actor.talks_with_whoever_answers()
 
@@ -233,6 +244,16 @@ RECEPTIONIST_ROLES = (
         _speaks_into_the_greeting,
         Outcome(chosen_by="speech", transferred_to="sales"),
         dialect="unicast",
+    ),
+    Role(
+        "8-cascade",
+        "Interrupts a model",
+        "Speech to text, a mind of text, text to speech. What it remembers of its own sentence is what the caller heard.",
+        "5551008",
+        "Heidi",
+        _interrupts_the_model,
+        Outcome(asked_again=True, chosen_by="speech", transferred_to="sales"),
+        agent="cascade",
     ),
 )
 

@@ -33,6 +33,9 @@ class Notebook:
 
     def journal(self, unique_id: str, event: str, fields: Mapping[str, object]) -> None:
         """Take an entry of the gateway's journal."""
+        if event == "transcript":  # of an agent that a provider speaks for: what it understood, what was heard of it
+            self.note(unique_id, "agent", "understands" if fields["who"] == "caller" else "was_heard", **fields)
+            return
         leg = event.partition("_")[0]
         lane: Lane = "media" if leg == "media" else "control" if leg == "control" else "gateway"
         self.note(unique_id, lane, event, **fields)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dueto.agents.cascade.kind import CascadeProfile
 from dueto.agents.loading import load_agent
 from dueto.agents.profiles import LoadedAgent
 from dueto.app.demo.cast import DESTINATIONS, Actor, Lines, Role, telephones
@@ -27,6 +28,11 @@ LONGEST_CALL_S = 60.0
 "A call that is not over by then is broken off, and judged by what had happened."
 LET_GO_S = 10.0
 RECORDINGS = "recordings"
+PROFILES = {
+    "cascade": CascadeProfile(
+        use="cascade", greeting="Good morning. What can I do for you?", recognisers=1, listeners=4
+    )
+}
 AgentName = Literal["receptionist", "echo"]
 
 
@@ -55,17 +61,18 @@ async def perform(
     Raises: SettingsError: the agent can't be had (an extra is missing), or a listener can't be opened.
     """
     notebook = notebook or Notebook()
-    agent = load_agent(agent_name, list(DESTINATIONS))
-    try:
-        await agent.start()
-        return await _perform(roles, agent, lines, apart_s, notebook, placed, out)
-    finally:
-        await agent.aclose()
+    async with AsyncExitStack() as stack:
+        agents: dict[str, LoadedAgent] = {}
+        for name in dict.fromkeys(role.agent for role in roles):
+            agents[name] = load_agent(name or agent_name, DESTINATIONS, PROFILES)
+            stack.push_async_callback(agents[name].aclose)
+        await asyncio.gather(*(agent.start() for agent in agents.values()))
+        return await _perform(roles, agents, lines, apart_s, notebook, placed, out)
 
 
 async def _perform(
     roles: Sequence[Role],
-    agent: LoadedAgent,
+    agents: Mapping[str, LoadedAgent],
     lines: Lines,
     apart_s: float,
     notebook: Notebook,
@@ -75,7 +82,7 @@ async def _perform(
     async with AsyncExitStack() as stack:
         houses: dict[object, tuple[Gateway, Switch]] = {}
         for role in {_house(role): role for role in roles}.values():
-            settings = _settings(role, out)
+            settings, agent = _settings(role, out), agents[role.agent]
             gateway = await stack.enter_async_context(
                 Gateway(settings, agent=narrated(agent, notebook), mouth=agent.mouth, journal=notebook.journal)
             )
@@ -99,7 +106,7 @@ async def _perform(
 
 def _house(role: Role) -> object:
     """Return what tells the gateways and switches of the calls apart."""
-    return role.dialect, role.busy, role.announced
+    return role.agent, role.dialect, role.busy, role.announced
 
 
 def _settings(role: Role, out: Path | None) -> Settings:

@@ -14,6 +14,8 @@ ANSWERED_S = 0.5
 "This much must be heard of whoever the caller was connected with."
 LEAD_S = 0.3
 "What the agent said may still be heard this long after the bridge."
+_ANSWERS = ("understands", "takes_digit")
+_SPEAKS = ("says", "was_heard")
 _ENDS: dict[tuple[Lane, str], tuple[str, ...]] = {
     ("agent", "says"): ("said", "interrupted", "cut", "told_of_hangup"),
     ("agent", "transfers"): ("transfer_result", "told_of_hangup"),
@@ -67,7 +69,7 @@ def figures_of(call: SimCall, notes: Sequence[Note]) -> Figures:
 def outcome_of(call: SimCall, notes: Sequence[Note], telephones: Mapping[str, str]) -> Outcome:
     """Judge a call that is over. `telephones`: the dial string of each destination."""
     target = _reached(call, notes, telephones)
-    turns = [note for note in notes if note.lane == "agent" and note.name in ("understands", "takes_digit", "says")]
+    turns = [note for note in notes if note.lane == "agent" and note.name in (*_ANSWERS, *_SPEAKS)]
     by_caller = any(note.lane == "caller" and note.name == "hangup" for note in notes)
     by_agent = _at(notes, "gateway", "agent_finished") is not None
     return Outcome(
@@ -102,12 +104,12 @@ def _refused(notes: Sequence[Note]) -> str:
 
 def _asked_again(turns: Sequence[Note]) -> bool:
     """Return whether the agent answered something of the caller's by speaking, and then needed more from it."""
-    answers = [position for position, turn in enumerate(turns) if turn.name != "says"]
-    return any("says" in (turn.name for turn in turns[one:other]) for one, other in pairwise(answers))
+    answers = [position for position, turn in enumerate(turns) if turn.name in _ANSWERS]
+    return any(any(turn.name in _SPEAKS for turn in turns[one:other]) for one, other in pairwise(answers))
 
 
 def _choice(turns: Sequence[Note]) -> Literal["", "speech", "key"]:
-    answers = [turn.name for turn in turns if turn.name != "says"]
+    answers = [turn.name for turn in turns if turn.name in _ANSWERS]
     if not answers:
         return ""
     return "key" if answers[-1] == "takes_digit" else "speech"

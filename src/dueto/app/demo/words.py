@@ -25,6 +25,8 @@ def _custom(fields: Fields) -> str:
 
 
 def _understands(fields: Fields) -> str:
+    if "text" in fields:
+        return f"understands “{fields['text']}”"
     if not fields["words"]:
         return "hears nothing it knows"
     return f"understands “{fields['words']}” ({fields['confidence']:.2f})"
@@ -51,6 +53,7 @@ _WORDS: dict[tuple[str, str], Callable[[Fields], str]] = {
     ("agent", "says"): lambda f: _said(f["words"]),
     ("agent", "interrupted"): lambda f: f"interrupted after {f['heard_ms'] / 1000:.1f} s",
     ("agent", "understands"): _understands,
+    ("agent", "was_heard"): lambda f: f"was heard: “{f['text']}”{', then interrupted' if f.get('interrupted') else ''}",
     ("agent", "takes_digit"): lambda f: f"takes digit {f['digit']}",
     ("agent", "transfers"): lambda f: f"transfers to {f['target']}",
     ("agent", "transfer_result"): _transferred,
@@ -59,6 +62,7 @@ _WORDS: dict[tuple[str, str], Callable[[Fields], str]] = {
     ("gateway", "pairing_late"): lambda f: "second leg is late",
     ("gateway", "agent_started"): lambda f: f"agent {f['name']} starts",
     ("gateway", "agent_failed"): lambda f: f"agent failed: {f['error']}",
+    ("gateway", "turn"): lambda f: f"answered after {f['latency_ms']} ms",
     ("gateway", "barge_in"): lambda f: f"interrupted by {f['by']}: silent after {f['silence_ms']} ms",
     ("gateway", "bridged"): lambda f: "bridged: agent is deaf and silent",
     ("gateway", "announcing"): lambda f: "tells the other side who is coming",
