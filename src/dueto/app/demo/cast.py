@@ -248,7 +248,7 @@ RECEPTIONIST_ROLES = (
     Role(
         "8-cascade",
         "Interrupts a model",
-        "Speech to text, a mind of text, text to speech. What it remembers of its own sentence is what the caller heard.",
+        "Speech to text, a mind of text, text to speech. Of its own sentence it remembers what the caller heard.",
         "5551008",
         "Heidi",
         _interrupts_the_model,
