@@ -447,6 +447,7 @@ async def test_the_examples_run_as_they_stand_there(monkeypatch: pytest.MonkeyPa
             "DUETO_METRICS__LISTEN": "",
             "DUETO_RECORDS__MESSAGES": str(tmp_path / "messages.jsonl"),
             "DUETO_AGENTS__FRONT__LLM_URL": server.url,
+            "DUETO_AGENTS__FRONT__LLM": "openai",
             "DUETO_AGENTS__FRONT__API_KEY": fake.KEY,
             "DUETO_AGENTS__FRONT__LISTENERS": "2",
             "DUETO_AGENTS__FRONT__RECOGNISERS": "1",
