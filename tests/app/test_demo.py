@@ -156,6 +156,7 @@ def test_who_speaks_into_the_greeting_hears_no_more_of_it_also_without_an_audio_
     story = played.receptionist[key]
     assert story.outcome == story.expected
     assert story.figures.silent_ms is not None
+    assert any(m.lane == "media" and m.text.startswith("stream up") for m in story.moments)
     greeting = next(moment for moment in story.moments if (moment.lane, moment.name) == ("agent", "says"))
     assert greeting.until_s is not None
     assert greeting.until_s - greeting.at_s < greeting.fields["ms"] / 1000

@@ -79,7 +79,7 @@ def _drawn(pcm: bytes, rate_hz: int) -> str:
 
 def _life(story: Story, leg: str) -> list[float] | None:
     """Return from when to when a leg lived; None: it never came."""
-    opened = next((m.at_s for m in story.moments if m.lane == leg and m.name == "open"), None)
+    opened = next((m.at_s for m in story.moments if m.lane == leg and m.name in ("open", "media_connected")), None)
     if opened is None:
         return None
     closed = [m.at_s for m in story.moments if m.lane == leg and m.name in ("closed", "media_closed")]

@@ -72,6 +72,7 @@ _WORDS: dict[tuple[str, str], Callable[[Fields], str]] = {
     ("gateway", "call_ended"): lambda f: "both legs let go",
     ("gateway", "returned_to_dialplan"): lambda f: "returned to the dialplan",
     ("media", "open"): lambda f: "stream up",
+    ("media", "media_connected"): lambda f: "stream up, over UDP" if f.get("dialect") == "unicast" else "",
     ("media", "media_closed"): lambda f: f"closed, {f['code']}",
     ("media", "media_lost"): lambda f: "lost",
     ("control", "open"): lambda f: "socket",
