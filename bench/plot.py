@@ -23,7 +23,7 @@ def main(results: str, png: str) -> None:
     _bars(bars, stored["verdicts"])
     _growth(growth, stored["rows"].get("G1", {}).get("samples", {}))
     figure.tight_layout()
-    figure.savefig(png, dpi=110)
+    figure.savefig(png, dpi=110, bbox_inches="tight")
 
 
 def _bars(axes: Any, verdicts: list[dict[str, Any]]) -> None:
