@@ -420,6 +420,7 @@ async def test_offline_a_spoken_request_is_understood_and_the_caller_connected()
                 await line.hears_silence(900)
                 await line.say(please)
                 await line.bridged(timeout=40)
+                await here.until_noted("transfer")  # the gateway hears of it up to 20 ms later
                 line.hangup()
 
             async with here.switch(endpoints={"user/1001": Endpoint(answer_after_s=0.1)}) as switch:
