@@ -722,7 +722,7 @@ def test_nothing_of_a_conversation_outlives_its_call() -> None:
 
     def alive() -> set[int]:
         gc.collect()
-        kinds = ("Call", "Session", "_Conversation", "Spoken", "Utterance", "Errands", "Keypad", "Watch")
+        kinds = ("Call", "Session", "_Conversation", "Said", "Spoken", "Utterance", "Errands", "Keypad", "Watch")
         return {
             id(thing)
             for thing in gc.get_objects()

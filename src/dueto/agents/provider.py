@@ -8,12 +8,12 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from dueto.agents.errands import Errands
-from dueto.agents.fillers import Filler, LearntWelcome, Sound, Welcome
+from dueto.agents.fillers import Filler
 from dueto.agents.keypad import Keypad
+from dueto.agents.manners import Manners as Manners
 from dueto.agents.ports import (
     CallerBegan,
     CallerStopped,
@@ -32,12 +32,11 @@ from dueto.agents.ports import (
     Used,
     VoiceProvider,
 )
-from dueto.agents.spoken import Spoken
-from dueto.agents.watch import NO_PATIENCE, Patience, Watch
+from dueto.agents.said import Said
+from dueto.agents.watch import Watch
 from dueto.audio.resample import Resampler
 from dueto.call.events import Bridged, Dtmf, Held, HungUp, Resumed, SpeechStarted, Unbridged
 from dueto.call.phase import Phase
-from dueto.call.ports import Ear
 from dueto.errors import CallEnded, NotCapable, ProviderFailed
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
 
 MOST_EARLY_FRAMES: Final = 100
 "What the caller says while the provider connects is kept for it: the last two seconds."
-MOST_ITEMS: Final = 16
-"Utterances that are over and remembered, for words that come late."
 
 BRIDGED: Final = "The caller is now connected with somebody else and does not hear you. Say nothing until told."
 UNBRIDGED: Final = "The caller's conversation with the other person is over and the caller is back with you. Go on."
@@ -56,31 +53,6 @@ TAKE_OVER: Final = (
 )
 HELD: Final = "The caller has put you on hold and does not hear you."
 RESUMED: Final = "The hold is over: the caller hears you again."
-
-
-@dataclass(frozen=True, slots=True)
-class Manners:
-    """How the agent behaves in a conversation, whichever provider speaks."""
-
-    ear: Callable[[], Ear] | None = None
-    "Hears the caller begin to speak on this machine, besides the provider: sooner than its answer can come back."
-    barge_in: bool = True
-    "Whether a caller who speaks, or presses a key, cuts what is being said."
-    min_speech_ms: int = 0
-    "A caller who speaks for less than this does not interrupt: a cough, a word of assent."
-    protected_ms: int = 0
-    "The beginning of every utterance that can't be cut: for lines with an echo."
-    protects_greeting: bool = False
-    "Whether the first utterance is heard to its end, whatever the caller does."
-    digits_s: float = 1.0
-    "Keys that follow each other within this are one input for the model; `#` ends it at once."
-    welcome: Welcome | LearntWelcome | None = None
-    "What is heard while the provider connects; None, or not learnt yet: the model speaks first."
-    greets: bool = False
-    "Whether the model is sure to speak first, where nobody has greeted: silence then is a failure."
-    patience: Patience = NO_PATIENCE
-    filler: str | Sound = ""
-    "What fills a silence that is the agent's: a sentence, or a sound to be repeated."
 
 
 class ProviderAgent:
@@ -116,17 +88,12 @@ class _Conversation:
         self._manners = manners
         self._provider: VoiceProvider | None = None
         self._stop_hearing: Callable[[], None] | None = None
-        self._items: dict[str, Spoken] = {}
-        self._ahead: dict[str, str] = {}
-        "Words that came before the first sound of their utterance."
         self._tasks: set[asyncio.Task[None]] = set()
         self._here = asyncio.Event()
         "Whether caller and agent hear each other: no hold, nobody else."
         self._here.set()
         self._keypad = Keypad(manners.digits_s, began=self._key_pressed, typed=self._typed)
         self._barge_timer: asyncio.TimerHandle | None = None
-        self._fell_silent_at: float | None = None
-        self._spoke = self._greeted_by_model = False
         self._usage: dict[str, int] = {}
         self._dropped_ms = 0
         self._watch = Watch(
@@ -137,7 +104,8 @@ class _Conversation:
             hears=lambda: call.phase is Phase.TALKING,
             note=call.note,
         )
-        self._errands = Errands(call, tools, self._spawn, self._watch, self._heard)
+        self._said = Said(call, manners, self._watch, self._spawn)
+        self._errands = Errands(call, tools, self._spawn, self._watch, self._said.heard)
 
     async def run(self) -> None:
         """Talk until somebody ends it."""
@@ -166,7 +134,7 @@ class _Conversation:
 
     async def _talk(self) -> None:
         """Converse, until the provider ends it; one that goes while nobody hears it is had again when it is needed."""
-        welcome, again = await self._welcome(), False
+        welcome, again = await self._said.welcome(), False
         while True:
             failure = await self._converse(welcome, again)
             if self._here.is_set() and self._call.phase is not Phase.BRIDGED:
@@ -194,7 +162,7 @@ class _Conversation:
             facts=_facts(call),
             greets=not again and all(line.who == "caller" for line in said_so_far),
         )
-        self._greeted_by_model = opening.greets
+        self._said.greeted_by_model = opening.greets
         try:
             provider = await self._connect(opening)
             try:
@@ -213,9 +181,8 @@ class _Conversation:
                     provider.prompt(UNBRIDGED if again else TAKE_OVER)
                 async for event in provider.events():
                     self._told(provider, event)
-                for item in tuple(self._items.values()):
-                    item.finish()
-                    await item.until_over()
+                self._said.finish_all()
+                await self._said.heard()
             finally:
                 self._provider = None
                 self._deaf()
@@ -223,30 +190,9 @@ class _Conversation:
                 await provider.aclose()
         except ProviderFailed as failure:
             call.note("provider_failed", fault=failure.fault, error=str(failure))
-            for item in self._items.values():
-                item.finish()
+            self._said.finish_all()
             return failure
         return None
-
-    async def _welcome(self) -> tuple[Line, ...]:
-        """Greet at once, if that is ours to do; return what will have been said."""
-        welcome, call = self._manners.welcome, self._call
-        pcm = await welcome.pcm(call) if welcome is not None and not len(call.transcript) else None
-        if welcome is None or pcm is None:
-            return ()
-        interruptible = not self._manners.protects_greeting
-        try:
-            utterance = call.utterance(interruptible=interruptible)
-        except (NotCapable, CallEnded):
-            return ()
-        self._spoke = True
-        item = self._items["welcome"] = Spoken("welcome", utterance, call.rate_hz, interruptible=interruptible)
-        item.text, item.cut_by_provider = welcome.text, True  # a provider can't truncate what it has not said
-        item.add(pcm)
-        item.finish()
-        self._watch.agent_spoke()
-        self._spawn("welcome", self._follow(None, item))
-        return (Line("agent", welcome.text),) if welcome.text else ()
 
     def _prompt(self, text: str) -> None:
         if self._provider is not None:
@@ -271,26 +217,25 @@ class _Conversation:
     def _told(self, provider: VoiceProvider, event: ProviderEvent) -> None:
         match event:
             case Spoke():
-                item = self._items.get(event.item_id)
-                if item is None:
-                    item = self._begins(provider, event.item_id)
-                item.add(event.pcm)
+                self._said.add(provider, event)
             case SpokeLast():
-                if event.item_id in self._items:
-                    self._items[event.item_id].finish()
+                self._said.finish(event.item_id)
             case CallerBegan():
-                self._fell_silent_at = None
+                self._said.caller_silent_at = None
                 self._watch.caller_spoke()
                 self._caller_began()
             case CallerStopped():
-                self._fell_silent_at = self._call.clock() - event.ago_ms / 1000
+                self._said.caller_silent_at = self._call.clock() - event.ago_ms / 1000
                 self._watch.caller_silent()
                 if self._barge_timer is not None:
                     self._barge_timer.cancel()
             case Cut():
-                self._cut(event.item_id)
+                self._said.cut(event.item_id)
+            case Transcribed() if event.line.who == "agent":
+                self._said.transcribed(event)
             case Transcribed():
-                self._transcribed(event)
+                self._call.transcript.add("caller", event.line.text)
+                self._watch.caller_said()
             case ToolAsked():
                 self._errands.ask(provider, event)
             case ToolWithdrawn():
@@ -301,78 +246,13 @@ class _Conversation:
             case RolledOver():
                 self._call.note("provider_rolled_over", reason=event.reason)
 
-    # -- what the model says
-
-    def _begins(self, provider: VoiceProvider, item_id: str) -> Spoken:
-        """A new utterance of the model."""
-        for old in [one for one in self._items.values() if one.over][:-MOST_ITEMS]:
-            del self._items[old.item_id]
-        interruptible = self._spoke or not self._manners.protects_greeting
-        first, self._spoke = not self._spoke, True
-        try:
-            utterance = self._call.utterance(rate_hz=provider.speaks_hz, interruptible=interruptible)
-        except (NotCapable, CallEnded):  # he talks to somebody else, or is gone
-            utterance = None
-        item = self._items[item_id] = Spoken(item_id, utterance, provider.speaks_hz, interruptible=interruptible)
-        item.came_at = self._call.clock()
-        item.text = self._ahead.pop(item_id, "")
-        item.answers_at, self._fell_silent_at = self._fell_silent_at, None
-        if first and self._greeted_by_model and isinstance(self._manners.welcome, LearntWelcome):
-            item.tape = bytearray()
-        if utterance is None:
-            provider.truncate(item_id, 0)
-        else:
-            self._watch.agent_spoke()
-            self._spawn("utterance", self._follow(provider, item))
-        return item
-
-    async def _follow(self, provider: VoiceProvider | None, item: Spoken) -> None:
-        try:
-            await item.follow()
-        finally:
-            if not self._live():
-                self._watch.agent_silent()
-            self._note_turn(item)
-            if item.text:
-                self._record(item)
-        welcome = self._manners.welcome
-        if provider is not None and item.tape and item.fate == "heard" and isinstance(welcome, LearntWelcome):
-            welcome.learn(item.text, bytes(item.tape), provider.speaks_hz)
-        if provider is not None and not item.cut_by_provider and (item.fate != "heard" or item.full):
-            provider.truncate(item.item_id, item.heard_ms)
-
-    def _note_turn(self, item: Spoken) -> None:
-        began_at = item.began_at
-        if item.answers_at is not None and began_at is not None and began_at >= item.answers_at:
-            latency_ms, model_ms = (round((at - item.answers_at) * 1000) for at in (began_at, item.came_at))
-            self._call.note("turn", latency_ms=latency_ms, model_ms=model_ms)
-
-    def _live(self) -> list[Spoken]:
-        return [item for item in self._items.values() if not item.over]
-
-    async def _heard(self) -> bool:
-        """Wait until the caller has heard all that was said so far; False: some of it was cut."""
-        heard = [await item.until_over() for item in self._live()]
-        return all(heard)
-
-    def _cut(self, item_id: str) -> None:
-        """The provider broke off by itself: what it said already is not to be heard either."""
-        hit = [item for item in self._live() if item_id in ("", item.item_id)]
-        for item in hit:
-            item.cut_by_provider = True
-            item.finish()
-        if hit:
-            self._spawn("cut", self._silence("speech", self._call.clock()))
-
     # -- interruptions
 
     def _caller_began(self) -> None:
         manners, now = self._manners, self._call.clock()
         if not manners.barge_in:
             return
-        began = [item.began_at for item in self._live() if item.began_at is not None]
-        protected_s = max(began) + manners.protected_ms / 1000 - now if began and manners.protected_ms else 0.0
-        delay_s = max(manners.min_speech_ms / 1000, protected_s)
+        delay_s = max(manners.min_speech_ms / 1000, self._said.protected_s())
         if self._barge_timer is not None:
             self._barge_timer.cancel()
         if delay_s > 0:
@@ -399,41 +279,9 @@ class _Conversation:
             await ear.aclose()
 
     def _interrupt(self, by: str, decided_at: float) -> None:
-        """Silence now, and the model stops; each utterance that is cut tells it by itself what of it was heard."""
-        live = self._live()
-        if any(not item.interruptible for item in live):
-            return
-        if self._provider is not None:
+        """Silence now, and the model stops."""
+        if self._said.interrupt(by, decided_at) and self._provider is not None:
             self._provider.cancel()
-        if live:
-            self._spawn("barge-in", self._silence(by, decided_at))
-
-    async def _silence(self, by: str, decided_at: float) -> None:
-        await self._call.stop(by=by, decided_at=decided_at)
-
-    # -- words
-
-    def _transcribed(self, event: Transcribed) -> None:
-        item = self._items.get(event.item_id)
-        if event.line.who == "agent" and item is None and event.item_id:  # not heard yet, and perhaps it never is
-            while len(self._ahead) >= MOST_ITEMS:
-                del self._ahead[next(iter(self._ahead))]
-            self._ahead[event.item_id] = f"{self._ahead.get(event.item_id, '')} {event.line.text}".strip()
-            return
-        if event.line.who == "caller" or item is None:
-            self._call.transcript.add(event.line.who, event.line.text)
-            if event.line.who == "caller":
-                self._watch.caller_said()
-            return
-        late = item.over and not item.text
-        item.text = f"{item.text} {event.line.text}".strip()
-        if late:
-            self._record(item)
-
-    def _record(self, item: Spoken) -> None:
-        """What of the model's text was heard goes into the transcript."""
-        interrupted = item.fate != "heard"
-        self._call.transcript.add("agent", item.words, heard_ms=item.heard_ms, interrupted=interrupted)
 
     # -- the call's side
 

@@ -11,6 +11,7 @@ from dueto.call.events import CallEvent, HungUp
 from dueto.call.gather import Gathered, gather
 from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
+from dueto.call.playback import play
 from dueto.call.ports import Accept, Announce, Destination, Ear, Mode, Mouth, TransferResult
 from dueto.call.presence import Presence, presence
 from dueto.call.recording import Recording
@@ -19,8 +20,8 @@ from dueto.call.transcript import Transcript
 from dueto.call.transfer import REFERRED
 from dueto.call.utterance import Utterance
 from dueto.clock import Clock
-from dueto.errors import CallEnded, CommandRefused, LocalProtocolError, NotCapable, ReplyTimeout
-from dueto.wire.esl import Api, Event, checked
+from dueto.errors import CallEnded, CommandRefused, LocalProtocolError, NotCapable
+from dueto.wire.esl import Event, checked
 
 Verb = Literal[
     "answer",
@@ -351,24 +352,8 @@ class Call:
 
         Cancelling it is silence. Raises: CommandRefused: there is no such file, or it can't be played.
         """
-        checked(sound, "sound")
-        if not sound or loops < 1:
-            raise LocalProtocolError("play wants a file, or a tone_stream, at least once")
         async with self._session.alive():
-            control = await self._session.switch()
-            played_ms = 0
-            for _ in range(loops):
-                try:
-                    with self._session.application("playback"):
-                        completion = await control.execute("playback", sound, timeout_s=timeout_s)
-                except (asyncio.CancelledError, ReplyTimeout):
-                    control.post(Api("uuid_break", f"{self.unique_id} all"))
-                    raise
-                response = completion.get("Application-Response")
-                if response != "FILE PLAYED":
-                    raise CommandRefused(f"playback: {response}")
-                played_ms += completion.number("variable_playback_ms") or 0
-            return played_ms
+            return await play(self._session, sound, loops=loops, timeout_s=timeout_s)
 
     async def stop_playing(self) -> None:
         """Stop what the switch plays for us; `play` returns what was heard of it, or raises Dropped."""

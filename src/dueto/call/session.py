@@ -29,7 +29,7 @@ from dueto.call.reach import Reach
 from dueto.call.recording import Recording
 from dueto.call.registry import Registry
 from dueto.call.seat import Seat
-from dueto.call.switch_events import Told
+from dueto.call.switch_events import ChannelEvents
 from dueto.call.tasks import Tasks
 from dueto.call.transcript import Transcript
 from dueto.call.unicast import UnicastStream
@@ -98,7 +98,7 @@ class Session(Reach):
         self._witness = ""
         self._born = house.clock()
         self._gone_at = 0.0
-        self.told = Told(self)
+        self.channel_events = ChannelEvents(self)
         self._is_over = self._lets_go = False
 
     def __repr__(self) -> str:
@@ -216,7 +216,7 @@ class Session(Reach):
         self.happen(phase.ControlCame())
         if old is not None and Action.RETIRE_CONTROL in actions:
             old.notify_session_ended("a newer control leg came")
-        self.told.newer_leg()
+        self.channel_events.newer_leg()
         leg.attach(self)
         if self.unicast is not None:
             self.unicast.control_came(leg)
@@ -269,7 +269,7 @@ class Session(Reach):
 
     def control_event(self, leg: ControlLeg, event: Event) -> None:
         """An event of the channel."""
-        self.told.by_leg(leg, event)
+        self.channel_events.by_leg(leg, event)
 
     def control_lingering(self, leg: ControlLeg) -> None:
         """The switch lingers: the channel is gone. It can come before CHANNEL_HANGUP, which brings the cause."""
@@ -485,5 +485,5 @@ class Session(Reach):
         self._stop_timers(*tuple(self._timers))
         duration_s = self._gone_at - self._born
         self.journal("call_ended", duration_s=duration_s, cause=self._cause, **self.voice.figures())
-        self.told.close()
+        self.channel_events.close()
         self.registry.over(self)

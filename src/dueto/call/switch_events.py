@@ -74,7 +74,7 @@ HANDLERS: dict[str, Callable[["Session", Event], None]] = {
 }
 
 
-class Told:
+class ChannelEvents:
     """The events of one channel, told by its control leg; and by the switch's own event socket while it has none.
 
     Each counts once, by its Event-Sequence. The hangup counts whoever tells it.
