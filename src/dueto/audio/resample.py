@@ -1,6 +1,6 @@
 """Change the sampling rate of live audio: even frames, 0.75 to 3 ms of delay, no clicks where frames meet.
 
-A linear-phase polyphase low-pass (Kaiser window), 48 samples of the lower rate long, as one matrix product per frame.
+A linear-phase polyphase low-pass (Kaiser window), 48 samples of the lower rate long, as one matrix product per piece.
 With N the Nyquist frequency of the lower rate (4 kHz where one side is 8 kHz):
 
     pass-band    up to 0.85 N (3.4 kHz): within 0.01 dB
@@ -15,6 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from dueto.audio.pcm import FRAME_MS
+
 RATES_HZ: Final = (8000, 16000, 24000, 32000, 48000)
 "The rates that can be changed into each other."
 
@@ -22,8 +24,12 @@ _DELAY_SAMPLES: Final = 24
 "Half the filter's length, in samples of the lower rate: a whole number of samples at the higher one, too."
 _TRANSITION: Final = 0.15
 "The part of the lower Nyquist band given to the filter's slope."
-_BATCH: Final = 20
-"Blocks of 1 ms per matrix product: a usual frame, and far below the size at which BLAS starts threads."
+_MOST_BLOCKS: Final = 100
+"Of 1 ms, per matrix product: what providers send at once. Half of a product's cost is that it is one."
+_PRODUCT: Final = 1 << 18
+"Multiplications per product at most: with more, BLAS starts threads."
+_L16: Final = np.dtype("<i2")
+_LOWEST, _HIGHEST = np.float32(-32768), np.float32(32767)
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,8 +43,8 @@ class Resampler:
     Raises: ValueError: a rate that is not in `RATES_HZ`, unless both are the same.
     """
 
-    __slots__ = ("_block", "_block_bytes", "_history", "_input", "_kernel", "_output", "_rest", "_scratch", "_windows",
-                 "delay_ms", "from_hz", "to_hz")  # fmt: skip
+    __slots__ = ("_all_windows", "_block_bytes", "_fresh", "_head", "_input", "_kernel", "_most_bytes", "_rest",
+                 "_size_bytes", "_tail", "_windows", "delay_ms", "from_hz", "to_hz")  # fmt: skip
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
         self.from_hz = from_hz
@@ -53,17 +59,18 @@ class Resampler:
         self.delay_ms = _DELAY_SAMPLES * 1000 / min(from_hz, to_hz)
         self._block_bytes = 2 * block
         self._kernel = _kernel(from_hz, to_hz)
-        width, out_block = self._kernel.shape
-        self._history = width - block
-        self._input: Floats = np.zeros(self._history + _BATCH * block, np.float32)
+        blocks = min(_MOST_BLOCKS, _PRODUCT // self._kernel.size)
+        self._most_bytes = blocks * self._block_bytes
+        width = len(self._kernel)
+        history = width - block
+        self._input: Floats = np.zeros(history + blocks * block, np.float32)
         step = self._input.itemsize
-        self._windows = np.lib.stride_tricks.as_strided(
-            self._input, shape=(_BATCH, width), strides=(block * step, step), writeable=False
+        self._all_windows = np.lib.stride_tricks.as_strided(
+            self._input, shape=(blocks, width), strides=(block * step, step), writeable=False
         )
-        self._block = block
-        self._scratch: Floats = np.empty((_BATCH, width), np.float32)  # BLAS does not take rows that overlap
-        self._output: Floats = np.empty((_BATCH, out_block), np.float32)
+        self._head = self._input[:history]
         self._rest = b""
+        self._expect(FRAME_MS * self._block_bytes)
 
     def process(self, frame: bytes) -> bytes:
         """Return the next piece of the stream at `to_hz`. With equal rates: `frame` itself, the very same object."""
@@ -76,11 +83,10 @@ class Resampler:
             self._rest = frame[-over:]
         elif self._rest:
             self._rest = b""
-        whole = len(frame) - over
-        batch_bytes = _BATCH * self._block_bytes
-        if 0 < whole <= batch_bytes:
-            return self._batch(frame, 0, whole)
-        return b"".join(self._batch(frame, at, min(batch_bytes, whole - at)) for at in range(0, whole, batch_bytes))
+        whole, most = len(frame) - over, self._most_bytes
+        if 0 < whole <= most:
+            return self._product(frame, 0, whole)
+        return b"".join([self._product(frame, at, min(most, whole - at)) for at in range(0, whole, most)])
 
     def reset(self) -> None:
         """Forget what came before: the next frame starts out of silence."""
@@ -88,20 +94,24 @@ class Resampler:
             self._input[:] = 0
             self._rest = b""
 
-    def _batch(self, data: bytes, at: int, size_bytes: int) -> bytes:
-        """Resample `size_bytes` from `at` on: whole blocks, at most `_BATCH` of them."""
-        samples = size_bytes // 2
-        blocks = samples // self._block
-        end = self._history + samples
-        self._input[self._history : end] = np.frombuffer(data, "<i2", samples, at)
-        windows, output = self._scratch[:blocks], self._output[:blocks]
-        windows[:] = self._windows[:blocks]
-        np.matmul(windows, self._kernel, out=output)
-        self._input[: self._history] = self._input[samples:end]
-        np.rint(output, out=output)
-        np.maximum(output, -32768.0, out=output)
-        np.minimum(output, 32767.0, out=output)
-        return output.astype("<i2").tobytes()
+    def _product(self, data: bytes, at: int, size_bytes: int) -> bytes:
+        """Resample `size_bytes` from `at` on: whole blocks, at most `_most_bytes`."""
+        if size_bytes != self._size_bytes:
+            self._expect(size_bytes)
+        self._fresh[...] = np.frombuffer(data, _L16, size_bytes // 2, at)
+        output: Floats = self._windows.copy().dot(self._kernel)  # BLAS does not take rows that overlap
+        self._head[...] = self._tail
+        np.rint(output, output)
+        output.clip(_LOWEST, _HIGHEST, output)
+        return output.astype(_L16).tobytes()
+
+    def _expect(self, size_bytes: int) -> None:
+        """Look at the input as pieces of that size need it: nearly always that of the last one."""
+        self._size_bytes = size_bytes
+        history, samples = len(self._head), size_bytes // 2
+        self._fresh = self._input[history : history + samples]
+        self._tail = self._input[samples : samples + history]
+        self._windows = self._all_windows[: size_bytes // self._block_bytes]
 
 
 def resample_all(pcm: bytes, from_hz: int, to_hz: int) -> bytes:
