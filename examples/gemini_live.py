@@ -1,6 +1,6 @@
 """A secretary that Gemini Live speaks for, made in Python: GEMINI_API_KEY=... python gemini_live.py
 
-`gemini_live.toml` says the same as a configuration, and uses the tool below.
+`gemini_live.toml` says the same as a configuration. The tool is that of order_tool.py.
 """
 
 import asyncio
@@ -8,19 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dueto import Gateway, ToolRefused, load_settings
+from dueto import Gateway, load_settings
 from dueto.agents.gemini_live import gemini_live
 from dueto.agents.own_tools import load_tools
 from dueto.agents.provider import ProviderAgent
-
-ORDERS = {4711: "left the house on Monday", 4712: "waits for its payment"}
-
-
-def order_status(number: int) -> str:
-    """Say where an order is, by its number of four digits."""
-    if number not in ORDERS:
-        raise ToolRefused("there is no such order; ask for the number again")
-    return ORDERS[number]
 
 
 def secretary(**options: Any) -> ProviderAgent:
@@ -32,7 +23,7 @@ def secretary(**options: Any) -> ProviderAgent:
         greeting="Acme, good day! How can I help you?",
         **options,
     )
-    return ProviderAgent(connect, tools=load_tools(["transfer_call", "end_call", order_status]))
+    return ProviderAgent(connect, tools=load_tools(["transfer_call", "end_call", "order_tool:lookup_order"]))
 
 
 async def main() -> None:

@@ -8,15 +8,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dueto import Call, Gateway, load_settings
+from dueto import Gateway, load_settings
 from dueto.agents.openai_realtime import openai_realtime
 from dueto.agents.own_tools import load_tools
 from dueto.agents.provider import Manners, ProviderAgent
 
 
-async def opening_hours(day: str, call: Call) -> str:
+async def opening_hours(day: str) -> str:
     """Say when Acme is open on a day of the week."""
-    call.log.info("asked_for_hours", day=day)
     return "closed" if day.lower() in ("saturday", "sunday") else "from nine to five"
 
 
@@ -33,8 +32,7 @@ def secretary(**options: Any) -> ProviderAgent:
 
 
 async def main() -> None:
-    settings = load_settings(Path("dueto.toml"), {}, os.environ)
-    async with Gateway(settings, agent=secretary()) as gateway:
+    async with Gateway(load_settings(Path("dueto.toml"), {}, os.environ), agent=secretary()) as gateway:
         await gateway.serve_forever()
 
 

@@ -54,8 +54,8 @@ async def test_gemini_live_looks_an_order_up(monkeypatch: pytest.MonkeyPatch, wa
     async def script(session: fake_gemini.Session) -> None:
         assert "exactly these words: Acme, good day! How can I help you?" in await session.told()
         await session.says("Acme, good day!", 200, done=False)
-        brought.append(await session.asks("order_status", {"number": 4711}))
-        brought.append(await session.asks("order_status", {"number": 1}))
+        brought.append(await session.asks("lookup_order", {"number": 4711}))
+        brought.append(await session.asks("lookup_order", {"number": 1001}))
         await session.says("It left on Monday.", 200)
 
     server = fake_gemini.FakeGemini(script)
@@ -72,7 +72,7 @@ async def test_gemini_live_looks_an_order_up(monkeypatch: pytest.MonkeyPatch, wa
         await server.aclose()
     assert server.complaints == []
     assert "left the house on Monday" in str(brought[0])
-    assert "there is no such order" in str(brought[1])
+    assert "there is no order of that number" in str(brought[1])
     assert server.sessions[0].setup["generationConfig"]["speechConfig"]["voiceConfig"]
 
 

@@ -1,8 +1,10 @@
 """A call as pipecat's transport: what the pipeline is told of its own speech is what the simulated caller heard."""
 
 import asyncio
+import contextlib
 import importlib.util
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 from tests.support.virtual import virtual_desk
 
 from dueto.call import Agent, Call, CallRules, Destination
-from dueto.call.events import Held, Resumed
+from dueto.call.events import Held, HungUp, Resumed
+from dueto.errors import ProviderFailed
 from dueto.sim import Caller, Endpoint, Line, SimCall, run_virtual, tone
 
 pytestmark = [
@@ -45,10 +48,8 @@ class Pipe:
 
     async def __call__(self, call: Call) -> None:
         from pipecat.frames.frames import CancelFrame, Frame, InputAudioRawFrame, InputDTMFFrame
-        from pipecat.pipeline.pipeline import Pipeline
-        from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+        from pipecat.pipeline.worker import PipelineParams
         from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-        from pipecat.workers.runner import WorkerRunner
 
         from dueto.agents.pipecat import CallTransport
 
@@ -69,12 +70,8 @@ class Pipe:
                 await self.push_frame(frame, direction)
 
         transport = CallTransport(call)
-        pipeline = Pipeline([transport.input(), Middle(), transport.output()])
         params = PipelineParams(audio_in_sample_rate=16000, audio_out_sample_rate=24000)
-        worker = PipelineWorker(pipeline, params=params, enable_rtvi=False, idle_timeout_secs=None)
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(worker)
-        await runner.run()
+        await transport.run(transport.input(), Middle(), transport.output(), params=params)
 
 
 async def speak(processor: Any, seconds: float) -> None:
@@ -220,6 +217,58 @@ def test_a_hold_longer_than_pipecat_waits_for_a_write_does_not_end_the_pipeline(
     assert len(loud(call)) * 20 == pytest.approx(1000, abs=100)
 
 
+def test_a_processor_that_can_do_no_more_gives_the_call_to_the_next_agent() -> None:
+    from pipecat.utils.errors import ErrorCategory
+
+    async def key(processor: Any, digit: str) -> None:
+        lasting = digit == "2"
+        category = ErrorCategory.AUTHENTICATION if lasting else ErrorCategory.SERVER
+        await processor.push_error("the key sk-123 is wrong", category=category)
+
+    async def caller(line: Line) -> None:
+        await line.press("1")
+        await line.wait(0.5)
+        await line.press("2")
+        await line.hears_speech()
+        await line.hears_silence(300)
+
+    pipe = Pipe(key)
+    failed: list[ProviderFailed] = []
+
+    async def agent(call: Call) -> None:
+        try:
+            await pipe(call)
+        except ProviderFailed as failure:
+            failed.append(failure)
+        await call.say(tone(8000, 0.4, 440.0))
+
+    one_call(agent, caller)
+    assert pipe.pressed == "12", "an error that may pass ends nothing"
+    assert [failure.fault for failure in failed] == ["auth"]
+    assert "is wrong" in str(failed[0])
+
+
+def test_a_pipeline_whose_agent_is_cancelled_is_over_at_once() -> None:
+    async def key(processor: Any, digit: str) -> None:
+        await speak(processor, 8.0)
+
+    async def caller(line: Line) -> None:
+        await line.press("1")
+        await line.hears_speech()
+        await line.hears_silence(500, timeout=3)
+
+    pipe = Pipe(key)
+
+    async def agent(call: Call) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await pipe(call)
+        await call.wait_for(HungUp)
+
+    call = one_call(agent, caller)
+    assert len(loud(call)) * 20 < 1500
+
+
 def test_the_example_says_back_what_it_hears() -> None:
     from examples.pipecat_pipeline import parrot
 
@@ -233,3 +282,14 @@ def test_the_example_says_back_what_it_hears() -> None:
 
     call = one_call(parrot, caller)
     assert len(loud(call)) * 20 == pytest.approx(600, abs=80)
+
+
+def test_the_example_as_a_configuration_is_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dueto.app.overview import check_overview
+    from dueto.app.settings import load_settings
+
+    example = Path(__file__).parents[2] / "examples" / "pipecat_pipeline.toml"
+    monkeypatch.syspath_prepend(str(example.parent))  # as the command line does
+    text = check_overview(load_settings(example, {}, {"DUETO_MEDIA__SECRET": "0123456789abcdef0123456789abcdef"}))
+    assert text.startswith("The configuration is good.")
+    assert "parrot (pipecat_pipeline:parrot), then destination operator" in text

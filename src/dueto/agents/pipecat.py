@@ -2,14 +2,12 @@
 
 async def agent(call: Call) -> None:
     transport = CallTransport(call)
-    worker = PipelineWorker(Pipeline([transport.input(), stt, ..., tts, transport.output()]))
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(worker)
-    await runner.run()
+    await transport.run(transport.input(), stt, ..., tts, transport.output())
 """
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +20,7 @@ from pipecat.frames.frames import (
     ClientConnectedFrame,
     ControlFrame,
     EndFrame,
+    ErrorFrame,
     Frame,
     InputAudioRawFrame,
     InputDTMFFrame,
@@ -32,22 +31,35 @@ from pipecat.frames.frames import (
     StartFrame,
     SystemFrame,
 )
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker, ProcessorUnusablePolicy
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_input import BaseInputTransport
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import BaseTransport, TransportParams
+from pipecat.utils.errors import ErrorCategory
+from pipecat.workers.runner import WorkerRunner
 
 from dueto.agents.flow import SETTLE_S, Flow
+from dueto.agents.link import plain
 from dueto.call import Call, CallEvent, TransferResult
 from dueto.call.events import Dtmf, HungUp
 from dueto.call.ports import Mode
 from dueto.call.utterance import Utterance
-from dueto.errors import CallEnded, DuetoError
+from dueto.errors import CallEnded, DuetoError, Fault, ProviderFailed
 
 AHEAD_MS: Final = 200
 "How far ahead of the caller's ear a pipeline may write before it has to wait."
 LONGEST_WAIT_S: Final = 2.0
 "On hold nothing is heard for minutes, and a write that takes 10 s is an error to pipecat."
+_FAULTS: Final[Mapping[ErrorCategory | None, Fault]] = {
+    ErrorCategory.AUTHENTICATION: "auth",
+    ErrorCategory.AUTHORIZATION: "auth",
+    ErrorCategory.INVALID_REQUEST: "model",
+    ErrorCategory.QUOTA: "quota",
+    ErrorCategory.RATE_LIMIT: "quota",
+    ErrorCategory.CONNECTIVITY: "dropped",
+}
 
 
 @dataclass
@@ -113,6 +125,34 @@ class CallTransport(BaseTransport):
     def output(self) -> "CallOutput":
         """Return the last one, or nearly."""
         return self._output
+
+    async def run(self, *processors: FrameProcessor, params: PipelineParams | None = None) -> None:
+        """Run them as a pipeline, `input()` first and `output()` among them; return when it, or the call, is over.
+
+        It has no idle timeout: on hold, or while the caller talks to somebody else, it waits. Cancelling it ends it.
+        Raises: ProviderFailed: a processor can't do its job any more; the call's next agent takes over.
+        """
+        worker = PipelineWorker(
+            Pipeline(list(processors)),
+            params=params,
+            enable_rtvi=False,
+            idle_timeout_secs=None,
+            processor_unusable_policy=ProcessorUnusablePolicy.CANCEL,
+        )
+        failure: ProviderFailed | None = None
+
+        async def failed(worker: PipelineWorker, frame: ErrorFrame) -> None:
+            nonlocal failure
+            hopeless = frame.fatal or (frame.processor is not None and not frame.processor.is_usable)
+            if hopeless and failure is None:
+                failure = ProviderFailed(_FAULTS.get(frame.category, "refused"), plain(frame.error))
+
+        worker.add_event_handler("on_pipeline_error", failed)
+        runner = WorkerRunner(handle_sigint=False)
+        await runner.add_workers(worker)
+        await runner.run()
+        if failure is not None and not self.call.ended:
+            raise failure
 
     async def tell(self, event: str) -> None:
         """Call a handler of `event_handler(...)`."""
