@@ -13,6 +13,8 @@ FRAME_MS, RATE_HZ = 20, 8000
 class Far:
     """A media leg that writes down when each frame was sent."""
 
+    filler_ms = 0
+
     def __init__(self, clock: Clock) -> None:
         self.sent_at: list[float] = []
         self._clock = clock

@@ -12,6 +12,8 @@ from dueto.wire.media import DIALECTS
 class Stream:
     """A media leg that counts."""
 
+    filler_ms = 0
+
     def __init__(self) -> None:
         self.frames = 0
 
@@ -50,3 +52,55 @@ async def test_one_frame_leaves_at_each_turn_of_an_uneven_ticker_while_a_provide
             saying.add(bytes(1600))
         sent.append(stream.frames - before)
     assert set(sent[5:]) == {1}
+
+
+class FarEnd(Stream):
+    """A switch that plays a frame every 20 ms, and sends one of the caller's then; in ms, and turned by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beat: Any = None
+        self._played = 0
+        self._silent_at = 0
+
+    def beats(self, sink: Any) -> Any:
+        self.beat = sink
+        return lambda: None
+
+    def play(self, at: int) -> None:
+        if self._played < self.frames:
+            self._played += 1
+            self._silent_at = at + 20
+
+    def ahead_ms(self, at: int) -> int:
+        """For how long it sounds, if nothing more comes."""
+        return max(self._silent_at - at, 0) + 20 * (self.frames - self._played)
+
+
+@pytest.mark.parametrize("message_frames", [1, 5], ids=["frames beat", "frames in bundles"])
+@pytest.mark.parametrize("tick_ms", [3, 11, 19])
+@pytest.mark.parametrize("play_ms", range(1, 21, 3))
+async def test_never_more_than_the_lead_is_ahead_of_the_callers_ear(
+    message_frames: int, tick_ms: int, play_ms: int
+) -> None:
+    now, far, ticks, uneven = [100.0], FarEnd(), Ticks(), random.Random(play_ms)
+    dialect = DIALECTS["audio_stream-binary"]
+    clock = lambda: now[0]  # noqa: E731
+    player = StreamPlayer(8000, dialect, lambda: far, ticks, clock, beats=far.beats)  # type: ignore[arg-type, return-value]
+    player.open().add(bytes(16000 * 3))
+    ahead, beat_at, bundle = [], -1, 0
+    for at in range(2500):
+        now[0] = 100.0 + at / 1000
+        if at % 20 == play_ms % 20 and at:
+            far.play(at)
+            bundle = (bundle + 1) % message_frames
+            beat_at = at if bundle else at + uneven.choice((0, 0, 1, 3))
+        if at == beat_at and not bundle:
+            for _ in range(message_frames):
+                far.beat(b"")
+        if at % 20 == tick_ms:
+            ticks.tick(now[0])
+        ahead.append(far.ahead_ms(at))
+    assert max(ahead[40:]) <= dialect.lead_ms
+    assert min(ahead[40:]) >= (137 if message_frames == 1 else 99)  # a frame less, and what the beat was late
+    assert player.underruns == 0

@@ -40,6 +40,7 @@ class MediaTwin:
         self.peer = "memory"
         self.base_url = ""
         self.offers = offers
+        self.filler_ms = 0
         self.closed = False
         self.far = _FarEnd(self, listener)
         self._sink: MediaSink | None = None

@@ -256,22 +256,32 @@ class Playout:
         if tail:
             utterance._frames.append(tail.ljust(self._frame_bytes, b"\0"))
 
-    def due(self, now: float, backlog_ms: float = 0.0, *, ticks: bool = False) -> list[bytes]:
+    def due(
+        self,
+        now: float,
+        backlog_ms: float = 0.0,
+        *,
+        ticks: bool = False,
+        filler_ms: float = 0.0,
+        lag_ms: float = 0.0,
+    ) -> list[bytes]:
         """Return the frames to send right now, in order; they count as sent.
 
         `backlog_ms` is what the kernel and the write buffer still hold of what was sent: not heard yet, for certain.
         `ticks`: somebody asks every 20 ms, more or less; a frame that has to go before he comes again goes now, or a
-        ticker a moment early would send none, and two the next time.
+        ticker a moment early would send none, and two the next time. `filler_ms`: what the far end, if it is silent,
+        plays first. `lag_ms`: by how much it plays later than this account has it; the lead must hold that, too.
         """
+        lead_s, ahead_s = self._lead_s + EARLY_S - lag_ms / 1000, self._ahead_s - lag_ms / 1000
         if backlog_ms > 0:
             self._put_back(now, backlog_ms / 1000)
         self._close_spans(now)
         out: list[bytes] = []
         while (utterance := self._turn(now)) is not None:
-            start_s = max(self._play_until, now)
-            room = int((self._lead_s + EARLY_S - (start_s - now)) / self._frame_s + _DUST_S)
+            start_s = max(self._play_until, now + filler_ms / 1000)
+            room = int((lead_s - (start_s - now)) / self._frame_s + _DUST_S)
             if room <= 0:
-                early_s = start_s - now - self._ahead_s
+                early_s = start_s - now - ahead_s
                 if not ticks or out or early_s > STEADY_S:
                     break
                 room = 1

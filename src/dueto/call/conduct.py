@@ -76,6 +76,7 @@ class Conduct:
         if session.house.finder is not None and session.media is None:
             session.started_with = await session.house.finder.to_start(session, control)
         dialect = session.dialect
+        session.voice.stream_lost(stopped=True)  # `stop` takes along what a lost stream still plays
         await self._stop_stream(control)
         for name, value in dialect.variables(request.rate_hz):
             control.post(Api("uuid_setvar", f"{session.unique_id} {name} {value}"))

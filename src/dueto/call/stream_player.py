@@ -20,8 +20,12 @@ SILENT_AFTER_S = 0.02
 "How long a far end that was told to fall silent still sounds (measured: within 20 ms)."
 SETTLE_S = 0.06
 "mod_audio_fork clears with the channel's next frame: what comes before that would be cleared too."
-
-
+PACKET_MS = 20
+"The far end begins to play, out of silence, when its next packet is due."
+OFF_BEAT_LAG_MS = 40
+"That, and a round of the ticker, which is in no step with the far end."
+BEAT_S = 0.03
+"The switch's frames beat the time while they come no further apart than this; else the ticker does."
 MARK_S = 0.5
 "How much later than the ledger thinks a mark may be told: then it is taken for lost, as resampling loses them."
 
@@ -72,8 +76,18 @@ class _Streamed(Outcome):
         return self.utterance.began_at
 
 
+Beats = Callable[[Callable[[bytes], object]], Callable[[], None]]
+"Has something called with each frame of the caller's, until what is returned is called."
+
+
 class StreamPlayer:
-    """Frames down a stream, paced by the ledger. What fits within the lead goes out in the same turn of the loop."""
+    """Frames down a stream, paced by the ledger. What fits within the lead goes out in the same turn of the loop.
+
+    The far end plays a frame in the moment in which it sends one of the caller's. So while something is said, a frame
+    goes down for each that comes: the far end then holds the same number of them whatever its phase. (The ticker's own
+    phase would make a frame of difference: less cover against stalls, or more that sounds after a cut.) The ticker
+    stands in where frames come in bundles, or not at all.
+    """
 
     def __init__(
         self,
@@ -84,7 +98,9 @@ class StreamPlayer:
         clock: Clock,
         *,
         max_live_ms: int = 400,
+        beats: Beats | None = None,
     ) -> None:
+        """`beats`: the caller's frames, if they are to be had."""
         self._media = media
         self._ticker = ticker
         self._clock = clock
@@ -102,9 +118,16 @@ class StreamPlayer:
         self._live_resampler = self._resampler()
         self._sayings: list[_Streamed] = []
         self._raw = dialect.text is None and dialect.frame_ms == 20
-        self._full_s = (dialect.lead_ms - 2 * dialect.frame_ms) / 1000
+        self._full_s = (dialect.lead_ms - OFF_BEAT_LAG_MS - 2 * dialect.frame_ms) / 1000
         "With so much ahead of the caller's ear, the lead is full but for what the ticker is about to send."
         self._backlog_at = 0.0
+        self._beats = beats
+        self._off_beat: Callable[[], None] | None = None
+        self._beat_at = self._beats_until = float("-inf")
+        self._began_at = float("-inf")
+        "When the first frame was sent out of silence; its first beat tells when it is played."
+        self._lag_ms = 0.0
+        "How much later than the ledger thinks that is: by what is left of the far end's packet time."
         self._paused = False
         self._settled_at = 0.0
         self._marks = 0
@@ -144,7 +167,7 @@ class StreamPlayer:
         if self._ledger.sounds_until - now < self._full_s:
             self._pump(now)
         else:  # the ticker sends it: now, a frame would leave early, and the next tick had none
-            self._ticker.add(self._tick)
+            self._wake()
 
     def finish(self, saying: _Streamed) -> None:
         """Nothing more of something."""
@@ -179,7 +202,7 @@ class StreamPlayer:
         if sends and media is not None:
             self._send(media, self._ledger.due(now))
         if media is not None and self._ledger.next_due(now) is not None:
-            self._ticker.add(self._tick)
+            self._wake()
 
     def clear(self, *, everything: bool = True, breaks: bool = True, silent: Silent | None = None) -> int:
         """Silence: at once where the far end can be told to forget, else within the lead."""
@@ -204,7 +227,7 @@ class StreamPlayer:
             self.tape.cut(ends_at)
         if silent is not None and marked:
             self._silence = (marked, silent, ends_at)
-            self._ticker.add(self._tick)
+            self._wake()
         elif silent is not None and ends_at > now:
             silent(ends_at, "ledger")
         hit = [saying for saying in self._sayings if saying.utterance.id in cut]
@@ -246,7 +269,7 @@ class StreamPlayer:
     def stream_came(self) -> None:
         """A new stream: go on."""
         self._settled_at = 0.0
-        self._ticker.add(self._tick)
+        self._wake()
 
     def idle(self) -> bool:
         """Whether the caller has heard all there was."""
@@ -257,21 +280,43 @@ class StreamPlayer:
         if not self.idle():
             waiter = asyncio.get_running_loop().create_future()
             self._quiet.append(waiter)
-            self._ticker.add(self._tick)
+            self._wake()
             await waiter
 
     def pause(self, paused: bool) -> None:
         """Keep the queue, send nothing."""
         self._paused = paused
         if not paused:
-            self._ticker.add(self._tick)
+            self._wake()
 
     def _end_live(self) -> None:
         if self._live is not None:
             self._ledger.finish(self._live)
             self._live = None
 
+    def _wake(self) -> None:
+        """There is something to do, now and again."""
+        self._ticker.add(self._tick)
+        if self._beats is not None and self._off_beat is None:
+            self._off_beat = self._beats(self._beat)
+
+    def _beat(self, frame: bytes) -> None:
+        """A frame of the caller's: the far end has just played one of ours."""
+        now = self._clock()
+        since_s, self._beat_at = now - self._beat_at, now
+        if since_s < BEAT_S / 3:  # in a bundle, or after a stall
+            return
+        if self._began_at + BEAT_S > now:  # its first packet
+            self._lag_ms = min((now - self._began_at) * 1000, PACKET_MS)
+            self._began_at = float("-inf")
+        elif since_s < BEAT_S:
+            self._beats_until = now + BEAT_S
+        self._round(now)
+
     def _tick(self, now: float) -> bool:
+        return now < self._beats_until or self._round(now)
+
+    def _round(self, now: float) -> bool:
         media, backlog_ms = self._media(), 0.0
         if media is not None and now - self._backlog_at >= BACKLOG_EVERY_S:
             self._backlog_at = now
@@ -292,7 +337,19 @@ class StreamPlayer:
     def _pump(self, now: float, backlog_ms: float = 0.0, *, ticks: bool = False) -> bool:
         media = self._media()
         if media is not None and not self._paused and now >= self._settled_at:
-            frames = self._ledger.due(now, backlog_ms, ticks=ticks)  # a backlog counts once, when it was measured
+            begins = self._ledger.plays_until <= now
+            if begins:
+                self._lag_ms = PACKET_MS
+            frames = self._ledger.due(
+                now,
+                backlog_ms,  # counts once, when it was measured
+                ticks=ticks,
+                filler_ms=media.filler_ms,
+                lag_ms=OFF_BEAT_LAG_MS if ticks and now >= self._beats_until else self._lag_ms,
+            )
+            if begins and frames:
+                self._began_at = now
+                self._beats_until = now + BEAT_S if self._beats is not None else now
             self._send(media, frames)
             if frames and self._dialect.marks:
                 self._mark_the_last(media)
@@ -312,7 +369,10 @@ class StreamPlayer:
             self._quiet.clear()
         busy = bool(self._sayings or self._quiet or self._silence) or self._ledger.next_due(now) is not None
         if busy:
-            self._ticker.add(self._tick)
+            self._wake()
+        elif self._off_beat is not None:
+            self._off_beat()
+            self._off_beat = None
         return busy
 
     def _send(self, media: MediaLeg, frames: list[bytes]) -> None:

@@ -37,7 +37,7 @@ class Voice:
     def begin(self, leg: MediaLeg) -> None:
         """The first stream is here: from its URL follow rate and mix, from its dialect the way down."""
         session, ticker, clock = self._session, self._session.house.ticker, self._session.house.clock
-        self.hearing = Hearing(leg.request)
+        hearing = self.hearing = Hearing(leg.request)
         if leg.dialect.files is not None:
             rules = session.house.rules
             self.player = FilePlayer(
@@ -53,7 +53,13 @@ class Voice:
         else:
             lag_ms = session.house.rules.max_lag_ms
             self.player = StreamPlayer(
-                session.rate_hz, leg.dialect, session.media_now, ticker, clock, max_live_ms=lag_ms
+                session.rate_hz,
+                leg.dialect,
+                session.media_now,
+                ticker,
+                clock,
+                max_live_ms=lag_ms,
+                beats=lambda sink: hearing.add(sink, hearing.rate_hz),
             )
 
     # -- up

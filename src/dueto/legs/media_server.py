@@ -61,6 +61,7 @@ class PicowsMediaLeg(WSListener):
         self.dialect = dialect
         self.peer = ""
         self.closed = False
+        self.filler_ms = 0
         self._door = door
         self._sink: MediaSink | None = None
         self._transport: WSTransport | None = None

@@ -145,6 +145,8 @@ class MediaLeg(Protocol):
     base_url: str
     "`ws://HOST:PORT` as the switch wrote it to reach us, from the handshake's Host; empty where that is no plain one."
     closed: bool
+    filler_ms: int
+    "Silence of the leg's own that the far end plays before what is sent now."
 
     def attach(self, sink: MediaSink) -> None:
         """Say who listens from now on."""

@@ -92,6 +92,7 @@ class UnicastLeg(asyncio.DatagramProtocol):
         self.peer = offer.local_ip
         self.base_url = self.offers = ""
         self.closed = False
+        self.filler_ms = 0
         self.datagrams = self.odd = self.refused = 0
         "What came; of another size; from elsewhere."
         self.alive: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -101,7 +102,7 @@ class UnicastLeg(asyncio.DatagramProtocol):
         "Told when the switch does not play any more what it is sent, and when it does again."
         self._expected = expected
         self._far = (offer.local_ip, offer.local_port)
-        self._size = 0
+        self._size = self._packet_ms = 0
         self._silence = b""
         self._fills = idle_silence
         self._ahead = 0
@@ -177,6 +178,7 @@ class UnicastLeg(asyncio.DatagramProtocol):
             return
         if len(frame) == self._size and not self._part:
             self._transport.sendto(frame, self._far)
+            self.filler_ms = 0
             self._ahead += 1
             self._recent.append(frame)
             if self._ahead > AHEAD_MOST:
@@ -184,6 +186,7 @@ class UnicastLeg(asyncio.DatagramProtocol):
             return
         data, size = self._part + frame, self._size or len(frame)
         whole = len(data) - len(data) % size
+        self.filler_ms = 0
         for at in range(0, whole, size):
             self._transport.sendto(data[at : at + size], self._far)
             self._ahead += 1
@@ -245,6 +248,7 @@ class UnicastLeg(asyncio.DatagramProtocol):
             return
         self.datagrams = 1
         self._size = packet.size_bytes
+        self._packet_ms = packet.ms
         self._silence = bytes(self._size)
         self.request = replace(self.request, rate_hz=packet.rate_hz)
         self.rest(False)
@@ -257,6 +261,7 @@ class UnicastLeg(asyncio.DatagramProtocol):
             return
         self._filled_at = now
         self._ahead = 1
+        self.filler_ms = self._packet_ms
         if self._part:  # the end of something that was no whole packet
             self._transport.sendto(self._part.ljust(self._size, b"\0"), self._far)
             self._part = b""

@@ -49,6 +49,8 @@ class SimCall:
         self.unique_id = unique_id
         self.rate_hz = caller.rate_hz
         self.placed_at = core.now()
+        self.heard_from = 0.0
+        "When the first sample of `said` and of `heard` sounded; 0.0 before, or where nothing is recorded."
         self.counters = Counters()
         self.events: list[Happening] = []
         "Everything that happened, in order; empty where the switch was told not to record."
@@ -239,6 +241,7 @@ class SimCall:
             self.line.take(heard)
             self._to_echo = heard
         if self._core.record:
+            self.heard_from = self.heard_from or self._core.now()
             self._said.append(said)
             self._heard.append(heard)
         channel.frame()

@@ -13,7 +13,7 @@ SILENT = 60
 "Samples below this (of 32768) are silence."
 SHORTEST_GAP = 40
 "Samples: 5 ms. A sound of 300 Hz is quiet for less around each zero."
-SEARCH = 400
+SEARCH = 800
 "Samples by which a stretch may begin earlier or later than the one before it ended."
 
 
