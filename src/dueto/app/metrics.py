@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Info
 
 from dueto.app.agent_metrics import AgentMetrics
+from dueto.app.counting import Counted, Family, Spread, Tally
 from dueto.app.journal import Fields
 
 CALL_STATES = ("waiting", "talking", "held", "transferring", "bridged", "leaving", "ending")
@@ -53,49 +54,53 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"dueto_{name}", text, labels, registry=registry)
+        def counters(name: str, text: str, *labels: str) -> Family[Counted]:
+            return Family("counter", f"dueto_{name}", text, labels, Counted, registry)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"dueto_{name}", text, labels, buckets=buckets, registry=registry)
+        def counter(name: str, text: str) -> Counted:
+            return counters(name, text).labels()
+
+        def histograms(name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Family[Spread]:
+            return Family("histogram", f"dueto_{name}", text, labels, lambda: Spread(bounds), registry)
+
+        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> Spread:
+            return histograms(name, text, bounds).labels()
 
         from dueto import __version__  # at the latest moment: the package itself imports the app
 
         Info("dueto_build", "The version that runs.", registry=registry).info({"version": __version__})
-        self._calls = Gauge("dueto_calls_in_progress", "Calls right now, by state.", ["state"], registry=registry)
-        self._in_state = {state: self._calls.labels(state) for state in CALL_STATES}
-        self._ended = counter("calls", "Calls that ended, by outcome.", "outcome")
+        calls = Family("gauge", "dueto_calls_in_progress", "Calls right now, by state.", ("state",), Tally, registry)
+        self._in_state = {state: calls.labels(state) for state in CALL_STATES}
+        self._ended = counters("calls", "Calls that ended, by outcome.", "outcome")
         self._duration = histogram("call_duration_seconds", "From the first leg to the end of the call.", _DURATION_S)
-        self._pairing = histogram("pairing_seconds", "From the first leg to the second.", _PAIRING_S, "order")
+        self._pairing = histograms("pairing_seconds", "From the first leg to the second.", _PAIRING_S, "order")
         self._late = counter("pairing_late", "Calls that waited longer than correlation.warn_after_s.")
         self._to_agent = histogram("hangup_to_agent_seconds", "From the proof of hangup to the agent.", _HANGUP_S)
-        self._witness = counter("hangups", "Hangups, by who told first.", "witness")
-        self._causes = counter("hangup_causes", "Hangups, by the switch's cause.", "cause")
-        self._frames = counter("frames", "Audio frames, by direction.", "direction")
+        self._witness = counters("hangups", "Hangups, by who told first.", "witness")
+        self._causes = counters("hangup_causes", "Hangups, by the switch's cause.", "cause")
+        self._frames = counters("frames", "Audio frames, by direction.", "direction")
         self._frames_up, self._frames_down = self._frames.labels("up"), self._frames.labels("down")
         self._dropped = counter("audio_dropped_seconds", "Audio that was thrown away because it was late.")
         self._odd = counter("odd_messages", "Audio messages of another size than the stream's rate says.")
         self._underruns = counter("underruns", "Gaps in the agent's voice.")
-        self._said = counter("speech_seconds", "Speech of agents: queued, and heard by the caller.", "part")
+        self._said = counters("speech_seconds", "Speech of agents: queued, and heard by the caller.", "part")
         self._interruptions = counter("interruptions", "Sentences of agents that were cut off.")
-        self._silence = histogram(
+        self._silence = histograms(
             "bargein_silence_seconds", "From the decision to interrupt to the last sound.", _SILENCE_S, "known_by"
         )
         self._digits = counter("dtmf", "Keys that callers pressed.")
-        self._transfers = counter("transfers", "Transfers, by outcome.", "outcome")
+        self._transfers = counters("transfers", "Transfers, by outcome.", "outcome")
         self._transfer_took = histogram("transfer_seconds", "From the wish to its outcome.", _TRANSFER_S)
-        self._returned = counter("returned_to_dialplan", "Calls given back to the dialplan, by result.", "result")
-        self._refused = counter("refused", "Connections and calls turned away.", "leg", "reason")
-        self._protocol = counter("protocol_errors", "Legs that broke their protocol.", "leg")
-        self._agent_failed = counter("agent_failures", "Agents that failed, by error.", "error")
-        self._recordings = counter("recordings", "Recordings, by what became of them.", "outcome")
-        self._lost = counter("legs_lost", "Legs that ended before their call.", "leg")
-        self._back = counter("reconnects", "Legs that came back to their call.", "leg")
+        self._returned = counters("returned_to_dialplan", "Calls given back to the dialplan, by result.", "result")
+        self._refused = counters("refused", "Connections and calls turned away.", "leg", "reason")
+        self._protocol = counters("protocol_errors", "Legs that broke their protocol.", "leg")
+        self._agent_failed = counters("agent_failures", "Agents that failed, by error.", "error")
+        self._recordings = counters("recordings", "Recordings, by what became of them.", "outcome")
+        self._lost = counters("legs_lost", "Legs that ended before their call.", "leg")
+        self._back = counters("reconnects", "Legs that came back to their call.", "leg")
 
         self._live: dict[str, _Live] = {}
         self._label: dict[str, _Label] = {}
-        self._children: dict[tuple[object, ...], Counter] = {}
-        "Counters by their labels, of which `_Label` keeps few: looking one up in the library costs more than counting."
         self._handlers: dict[str, Callable[[str, Fields], None]] = {
             "control_connected": self._control_connected,
             "media_connected": lambda unique_id, _: self._begin(unique_id),
@@ -224,12 +229,8 @@ class Metrics:
         self._odd.inc(_number(fields, "odd_messages") or 0)
         self._underruns.inc(_number(fields, "underruns") or 0)
 
-    def _count(self, counter: Counter, **labels: object) -> None:
-        values = tuple([self._labelled(name, value) for name, value in labels.items()])
-        child = self._children.get((counter, *values))
-        if child is None:
-            child = self._children[counter, *values] = counter.labels(**dict(zip(labels, values, strict=True)))
-        child.inc()
+    def _count(self, counters: Family[Counted], **labels: object) -> None:
+        counters.labels(*[self._labelled(name, value) for name, value in labels.items()]).inc()
 
     def _labelled(self, name: str, value: object) -> str:
         return self._label.setdefault(name, _Label())(value)

@@ -54,8 +54,6 @@ class Call:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.log: Any = session.log
-        "A logger bound to the call."
         self.switch_recording = ""
         "The switch's file that `record` began last."
 
@@ -63,6 +61,11 @@ class Call:
         return f"<Call {self.unique_id} {self._session.state.phase.value}>"
 
     # -- what is
+
+    @property
+    def log(self) -> Any:
+        """A logger bound to the call."""
+        return self._session.log
 
     @property
     def unique_id(self) -> str:

@@ -91,6 +91,12 @@ class Conduct:
         with contextlib.suppress(CommandRefused):
             await control.api(session.dialect.command, f"{session.unique_id} stop")
 
+    def has_company(self) -> bool:
+        """Whether `expect_media` has anything to do."""
+        session = self._session
+        rules = session.house.rules
+        return session.unicast is not None or rules.stream_start == "gateway" or rules.while_waiting != "silence"
+
     async def expect_media(self) -> None:
         """Start the stream where that is ours to do; keep the caller company meanwhile."""
         session, control = self._session, self._control

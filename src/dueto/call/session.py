@@ -80,7 +80,6 @@ class Session(Reach):
         self.sealed = False
         self.gather_digit: Callable[[Dtmf], None] | None = None
         "Who gets the digits, in place of the DTMF map and the agent."
-        self.log: Any = house.logger(unique_id)
         self.tasks = Tasks(unique_id, self._task_failed, self.check_over)
         self.conduct = Conduct(self)
         self.unicast = UnicastStream(self, house.unicast) if house.unicast is not None else None
@@ -91,6 +90,8 @@ class Session(Reach):
         self.seat = Seat(self)
         self.recording: Recording | None = None
         self.life = Life(unique_id, house.rules.hangup_grace_s)
+        self._log: Any = None
+        self._loop = asyncio.get_running_loop()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._happening = False
         self._to_happen: list[phase.Event] = []
@@ -171,6 +172,13 @@ class Session(Reach):
     def has_playback(self) -> bool:
         """Whether the switch may be playing something for us."""
         return self.waiting_tone or self.hold.audible or self.voice.in_the_switch
+
+    @property
+    def log(self) -> Any:
+        """A logger bound to the call."""
+        if self._log is None:
+            self._log = self.house.logger(self.unique_id)
+        return self._log
 
     def journal(self, event: str, **fields: object) -> None:
         """Note something worth a log line."""
@@ -348,7 +356,8 @@ class Session(Reach):
                 self._timer("warn", self.house.rules.warn_after_s, phase.WarnTime())
                 if self.house.rules.give_up_after_s > 0:
                     self._timer("give_up", self.house.rules.give_up_after_s, phase.GiveUpTime())
-                self._start("expect_media", self.conduct.expect_media)
+                if self.conduct.has_company():
+                    self._start("expect_media", self.conduct.expect_media)
             case Action.PAIRED:
                 waited_ms = round((self.house.clock() - self._born) * 1000)
                 order = "control_first" if isinstance(event, phase.MediaCame) else "media_first"
@@ -414,7 +423,7 @@ class Session(Reach):
         self.tasks.cancel()
         self.voice.end()
         self._lets_go = True  # the agent has been told, so its turn is in the loop's queue: this comes behind it
-        asyncio.get_running_loop().call_soon(self._let_go)
+        self._loop.call_soon(self._let_go)
 
     def _let_go(self) -> None:
         """End what the call holds: a good third of what a hangup costs, most of it the stream's CLOSE."""
@@ -459,7 +468,7 @@ class Session(Reach):
 
     def _timer(self, name: str, delay_s: float, event: phase.Event) -> None:
         self._stop_timers(name)
-        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, self._timer_fired, name, event)
+        self._timers[name] = self._loop.call_later(delay_s, self._timer_fired, name, event)
 
     def _timer_fired(self, name: str, event: phase.Event) -> None:
         self._timers.pop(name, None)

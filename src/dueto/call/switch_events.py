@@ -62,7 +62,9 @@ def _parked(session: "Session", event: Event) -> None:
         session.unicast.parked(event.name == "CHANNEL_PARK")
 
 
-HANDLERS: dict[str, Callable[["Session", Event], None]] = {
+Handler = Callable[["Session", Event], None]
+HANGUPS = ("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE")
+HANDLERS: dict[str, Handler] = {
     "DTMF": _dtmf,
     "CHANNEL_BRIDGE": _bridged,
     "CHANNEL_UNBRIDGE": _unbridged,
@@ -96,31 +98,33 @@ class ChannelEvents:
 
     def by_leg(self, leg: ControlLeg, event: Event) -> None:
         """An event on a control leg; on an older one it counts only if it proves the hangup."""
-        if not self._hung_up(event) and leg is self._session.control and self._is_news(event, self._before):
-            self._take(event)
+        handler = HANDLERS.get(event.name)
+        if handler is None:
+            self._perhaps_hung_up(event)
+        elif leg is self._session.control:
+            self._take(handler, event, self._before)
 
     def by_switch(self, event: Event) -> None:
         """An event of the inbound event socket."""
-        if not self._hung_up(event) and self._session.control_now() is None and self._is_news(event, self._so_far):
-            self._take(event)
+        handler = HANDLERS.get(event.name)
+        if handler is None:
+            self._perhaps_hung_up(event)
+        elif self._session.control_now() is None:
+            self._take(handler, event, self._so_far)
 
     def close(self) -> None:
         """The call is over."""
         if self._unwatch is not None:
             self._unwatch()
 
-    def _hung_up(self, event: Event) -> bool:
-        if event.name not in ("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE"):
-            return False
-        if event.unique_id in ("", self._session.unique_id):
+    def _perhaps_hung_up(self, event: Event) -> None:
+        if event.name in HANGUPS and event.unique_id in ("", self._session.unique_id):
             self._session.happen(phase.ChannelGone(event.get("Hangup-Cause", "NORMAL_CLEARING"), event.name))
-        return True
 
-    def _is_news(self, event: Event, known: int) -> bool:
-        return event.unique_id in ("", self._session.unique_id) and not 0 < event.sequence <= known
-
-    def _take(self, event: Event) -> None:
-        self._so_far = max(self._so_far, event.sequence)
-        handler = HANDLERS.get(event.name)
-        if handler is not None:
+    def _take(self, handler: Handler, event: Event, known: int) -> None:
+        if event.unique_id not in ("", self._session.unique_id):
+            return
+        sequence = event.sequence
+        if not 0 < sequence <= known:
+            self._so_far = max(self._so_far, sequence)
             handler(self._session, event)

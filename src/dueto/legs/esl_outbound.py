@@ -85,6 +85,7 @@ class OutboundLeg(asyncio.Protocol):
         self.closed = False
         self._door = door
         self._options = options
+        self._loop = asyncio.get_running_loop()
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
         self._replies: deque[_Waiter] = deque()
@@ -110,13 +111,10 @@ class OutboundLeg(asyncio.Protocol):
             self._door.refused("control", "not_allowed", self.peer)
             self._end("not allowed")
             return
-        if (sock := transport.get_extra_info("socket")) is not None:
-            keep_alive(sock)
         opening, commands = _encoded(self._options)
         transport.write(opening)
-        loop = asyncio.get_running_loop()
-        self._replies.extend([loop.create_future() for _ in range(commands)])
-        self._timer = loop.call_later(self._options.connect_s, self._give_up)
+        self._replies.extend([self._loop.create_future() for _ in range(commands)])
+        self._timer = self._loop.call_later(self._options.connect_s, self._give_up)
 
     def data_received(self, data: bytes) -> None:
         fault: RemoteProtocolError | None = None
@@ -225,11 +223,10 @@ class OutboundLeg(asyncio.Protocol):
         waiting = self._executions.waiting()
         asked = Api("uuid_break", f"{self.unique_id} all")
         waiter = self._send(asked)
-        loop = asyncio.get_running_loop()
 
         def broken(waiter: _Waiter) -> None:  # comes with the reply, even if nobody waits for it any more
             if waiter.exception() is None and waiter.result().ok:
-                loop.call_later(DROP_AFTER_S, self._executions.drop, waiting)
+                self._loop.call_later(DROP_AFTER_S, self._executions.drop, waiting)
 
         waiter.add_done_callback(broken)
         _output(await self._answer(waiter, asked, 5.0))
@@ -243,8 +240,7 @@ class OutboundLeg(asyncio.Protocol):
             self._exit()
         else:
             self._stop_timer()
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(self._hung_up_at + LAST_EVENTS_S, self._exit)
+            self._timer = self._loop.call_at(self._hung_up_at + LAST_EVENTS_S, self._exit)
 
     def abort(self) -> None:
         """End the connection now."""
@@ -271,7 +267,7 @@ class OutboundLeg(asyncio.Protocol):
             raise LegClosed(f"the control connection is closed: {self._reason}")
         if len(self._replies) >= MAX_COMMANDS:
             raise LocalProtocolError(f"{MAX_COMMANDS} commands are waiting for a reply")
-        waiter: _Waiter = asyncio.get_running_loop().create_future()
+        waiter: _Waiter = self._loop.create_future()
         self._transport.write(data)
         self._replies.append(waiter)  # replies come in the order of the bytes
         return waiter
@@ -319,7 +315,7 @@ class OutboundLeg(asyncio.Protocol):
 
     def _gone(self) -> None:
         if self._hung_up_at is None:
-            self._hung_up_at = asyncio.get_running_loop().time()
+            self._hung_up_at = self._loop.time()
 
     def _hand_over(self, message: Event | DisconnectNotice) -> None:
         if self._sink is None:
@@ -347,10 +343,10 @@ class OutboundLeg(asyncio.Protocol):
             return
         self._stop_timer()
         self._transport.write(Exit().encode())
-        self._replies.append(asyncio.get_running_loop().create_future())
+        self._replies.append(self._loop.create_future())
         self._exiting = True
         self._reason = "we let go"
-        self._timer = asyncio.get_running_loop().call_later(CLOSE_S, self.abort)
+        self._timer = self._loop.call_later(CLOSE_S, self.abort)
 
     def _give_up(self) -> None:
         self._door.refused("control", "silent", self.peer)
@@ -362,7 +358,7 @@ class OutboundLeg(asyncio.Protocol):
         self._stop_timer()
         if self._transport is not None:
             self._transport.close()
-            self._timer = asyncio.get_running_loop().call_later(CLOSE_S, self.abort)
+            self._timer = self._loop.call_later(CLOSE_S, self.abort)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -384,10 +380,13 @@ class ControlServer:
         self._server = await loop.create_server(
             lambda: OutboundLeg(self._door, self._options), host, port, backlog=1024
         )
+        for sock in self._server.sockets:
+            keep_alive(sock)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def adopt(self, sock: socket.socket) -> None:
         """Serve a connection that another process accepted, and on which it said `connect` (`handover.mark_of`)."""
+        keep_alive(sock)
         options = replace(self._options, connect_said=True)
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: OutboundLeg(self._door, options), sock)

@@ -87,7 +87,6 @@ class PicowsMediaLeg(WSListener):
             if self.offers and self.base_url.count(":") == 1:  # mod_audio_fork's Host leaves the port out
                 self.base_url = f"{self.base_url}:{sock.getsockname()[1]}"
             self._fd = sock.fileno()
-            keep_alive(sock)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._door.media_came(self)
@@ -253,6 +252,8 @@ class MediaServer:
             read_buffer_init_size=4096,
             backlog=1024,
         )
+        for sock in self._server.sockets:
+            keep_alive(sock)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop_listening(self) -> None:

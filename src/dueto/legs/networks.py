@@ -1,12 +1,13 @@
 """Who may connect, by address."""
 
-from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 Network = IPv4Network | IPv6Network
 
 
-def allowed(host: str, networks: Sequence[Network]) -> bool:
+@lru_cache(maxsize=1024)
+def allowed(host: str, networks: tuple[Network, ...]) -> bool:
     """Whether an address, as a socket tells it, is in one of `networks`; IPv4 within IPv6 counts as IPv4."""
     try:
         address = ip_address(host.partition("%")[0])

@@ -65,7 +65,13 @@ class Event(Block):
     That order matters: a caller named `x%0AHangup-Cause: y` is one value and stays one.
     """
 
-    __slots__ = ()
+    __slots__ = ("_name",)
+
+    def __init__(self, raw: bytes, end: int, body: bytes = b"") -> None:
+        self.raw = raw
+        self._end = end
+        self.body_bytes = body
+        self._name: str | None = None
 
     @classmethod
     def from_content(cls, content: bytes) -> "Event":
@@ -152,7 +158,10 @@ class Event(Block):
     @property
     def name(self) -> str:
         """`Event-Name`."""
-        return self.get("Event-Name")
+        name = self._name  # everybody on the way asks for it
+        if name is None:
+            name = self._name = self.get("Event-Name")
+        return name
 
     @property
     def subclass(self) -> str:
