@@ -45,7 +45,7 @@ from picows import (
     ws_create_server,
 )
 
-from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile, elevenlabs
+from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile, addresses_of, elevenlabs
 from dueto.agents.gemini_live import GeminiLive, GeminiProfile, gemini_live
 from dueto.agents.gemini_session import links_of
 from dueto.agents.openai_realtime import OpenAIRealtime, openai_realtime
@@ -129,7 +129,8 @@ def gemini_alone() -> Iterator[tuple[str, float]]:
 
 def elevenlabs_alone(audio_format: str) -> Iterator[tuple[str, float]]:
     """The ElevenLabs adapter, for an agent of that format."""
-    provider = ElevenLabs(ElevenLabsProfile(use="elevenlabs", agent_id="a"), "", Opening(8000))
+    profile = ElevenLabsProfile(use="elevenlabs", agent_id="a")
+    provider = ElevenLabs(profile, addresses_of(profile, ""), Opening(8000))
     provider._link = Nowhere()  # type: ignore[assignment]
     kind = "conversation_initiation_metadata"
     metadata = {"agent_output_audio_format": audio_format, "user_input_audio_format": audio_format}

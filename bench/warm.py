@@ -1,5 +1,7 @@
 """What a connection that is open before the call saves: from the call's start until the provider is ready.
 
+`early`: it is opened with the call's control leg, and the stream comes that much later.
+
     python -m bench.warm [--round-trip 150] [--calls 10]
 
 The providers are the tests' strict ones, behind TLS and a relay that holds every byte for half a round trip, and a new
@@ -24,7 +26,7 @@ from dueto.agents import gemini_live, gemini_session, openai_realtime, openai_se
 from dueto.agents.ports import Connect, Opening
 from dueto.agents.warm_links import WarmLinks
 
-OPENING = Opening(8000, greets=False)
+OPENING = Opening(8000, greets=False, call_id="the next")
 Made = tuple[WarmLinks, Connect]
 
 
@@ -107,6 +109,17 @@ async def measure(round_trip_s: float, calls: int) -> None:
     """Print the table."""
     print(f"round trip {round_trip_s * 1000:.0f} ms, {calls} calls; ms until the provider is ready, median (longest)")
     for name, provider in (("OpenAI", openai), ("Gemini", gemini)):
+        for gap_s in (0.1, 0.3, 0.6):
+            async with provider(round_trip_s) as make:
+                links, connect = make(0)
+
+                async def expected(links: WarmLinks = links, gap_s: float = gap_s) -> None:
+                    links.expected.expect(OPENING.call_id)
+                    await asyncio.sleep(gap_s)
+
+                took = await took_ms(connect, expected, calls)
+                await links.aclose()
+            print(f"{name}, early, {gap_s * 1000:.0f} ms: {statistics.median(took):.0f} ({max(took):.0f})")
         for size in (0, 1):
             async with provider(round_trip_s) as make:
                 links, connect = make(size)

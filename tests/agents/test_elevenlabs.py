@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from tests.agents.fakes.sockets import tone
 from tests.agents.fakes.talking import Talking, talking
 
 from dueto.agents import elevenlabs
-from dueto.agents.elevenlabs import ElevenLabsProfile, connect
+from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile, addresses_of
+from dueto.agents.elevenlabs import connect as connect_to
 from dueto.agents.ports import CallerBegan, CallerStopped, Cut, Line, Opening, Spoke, SpokeLast, ToolAsked, Transcribed
 from dueto.audio.g711 import ulaw_decode, ulaw_encode
 from dueto.errors import ProviderFailed
@@ -34,6 +36,10 @@ async def fake(script: Script, agent: Agent | None = None, **more: Any) -> Async
             yield server
     finally:
         await server.aclose()
+
+
+async def connect(profile: ElevenLabsProfile, key: str, opening: Opening) -> ElevenLabs:
+    return await connect_to(profile, addresses_of(profile, key), opening)
 
 
 def profile(server: FakeElevenLabs, **more: Any) -> ElevenLabsProfile:
@@ -390,3 +396,15 @@ async def test_that_the_caller_speaks_is_not_told_while_the_agent_is_heard() -> 
         told.provider.prompt("Go on.")
         await told.saw(CallerStopped)
         assert len(told.all(CallerBegan)) == 1
+
+
+async def test_the_address_is_asked_for_while_the_call_is_on_its_way() -> None:
+    async with fake(silence) as server:
+        addresses = addresses_of(profile(server), KEY)
+        addresses.expected.expect("this call")
+        while not server.addresses_given:  # noqa: ASYNC110 - it is told to the other end
+            await asyncio.sleep(0.005)
+        for call, given in (("this call", 1), ("another", 2)):
+            there = await connect_to(profile(server), addresses, replace(OPENING, call_id=call))
+            await there.aclose()
+            assert server.addresses_given == given

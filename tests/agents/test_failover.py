@@ -8,7 +8,7 @@ import pytest
 from tests.call.test_transfers import loudness, virtually
 from tests.support.virtual import Virtual, virtual_desk
 
-from dueto.agents.failover import FailOver, Limit, Post, connects_with, limited
+from dueto.agents.failover import FailOver, Limit, Limited, Post, connects_with
 from dueto.call import Agent, Call, CallRules, Destination
 from dueto.call.events import HungUp
 from dueto.call.house import Whereabouts
@@ -287,7 +287,7 @@ def test_where_nobody_has_a_place_the_call_is_turned_away(when_full: Any, result
 
         for agent in (
             FailOver([Post("voice", Listens(), limit=full)], when_full=when_full),
-            limited(Listens(), full, "acme", when_full),
+            Limited(Listens(), full, "acme", when_full),
         ):
             call, virtual = await one_call(agent, over, hangs_up=False)
             assert call.channel.variables.get("dueto_result", "") == result
@@ -317,7 +317,7 @@ async def test_places_are_given_back_whatever_happens() -> None:
     async def up(call: SimCall, virtual: Virtual) -> None:
         await virtual.until_noted("agent_replaced", times=2)
 
-    _, virtual = await one_call(limited(chain, Limit(1), "t", "busy"), up)
+    _, virtual = await one_call(Limited(chain, Limit(1), "t", "busy"), up)
     assert [limit.taken for limit in limits] == [0, 0, 0]
     assert noted(virtual, "agent_replaced")[1]["fault"] == "RuntimeError"
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dueto.agents import elevenlabs_wire, gemini_wire, openai_wire
-from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile, elevenlabs
+from dueto.agents.elevenlabs import ElevenLabs, ElevenLabsProfile, addresses_of, elevenlabs
 from dueto.agents.gemini_live import GeminiLive, GeminiProfile, gemini_live
 from dueto.agents.gemini_session import links_of
 from dueto.agents.link import http_fault
@@ -144,7 +144,8 @@ async def _gemini(story: list[Any]) -> list[ProviderEvent]:
 
 
 async def _elevenlabs(story: list[Any]) -> list[ProviderEvent]:
-    provider = ElevenLabs(ElevenLabsProfile(use="elevenlabs", agent_id="a"), "", Opening(8000))
+    profile = ElevenLabsProfile(use="elevenlabs", agent_id="a")
+    provider = ElevenLabs(profile, addresses_of(profile, ""), Opening(8000))
     return await _told(provider, story)
 
 

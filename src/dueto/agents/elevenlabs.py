@@ -9,16 +9,16 @@ A conversation can't be taken up again: when its connection breaks, it has faile
 """
 
 import asyncio
+import functools
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Final
-from urllib.parse import urlencode
 
-import msgspec
 from pydantic import Field, SecretStr
 
 from dueto.agents import elevenlabs_wire as wire
-from dueto.agents.http_get import http_get
+from dueto.agents.elevenlabs_address import Addresses
+from dueto.agents.expected import ConnectAhead
 from dueto.agents.link import Link, open_link, plain
 from dueto.agents.ports import (
     CallerBegan,
@@ -38,8 +38,6 @@ from dueto.agents.told import Told
 from dueto.audio.g711 import ulaw_decode, ulaw_encode
 from dueto.errors import Fault, ProviderFailed, RemoteProtocolError
 
-PATH: Final = "/v1/convai/conversation"
-SIGNED_URL_PATH: Final = "/v1/convai/conversation/get-signed-url"
 ANSWER_OVER_S: Final = 0.6
 "An answer's audio has been played, and no more of it has come for so long: it is over."
 STILL_THERE_S: Final = 20.0
@@ -65,20 +63,20 @@ class ElevenLabsProfile(VoiceProfile):
     "Dynamic variables; `caller_number`, `caller_name` and `destination_number` are always given."
     base_url: str = "https://api.elevenlabs.io"
     connect_s: Annotated[Seconds, Field(gt=0, le=10)] = 10.0
+    early: bool = True
+    "Whether the signed address is asked for when the call's control leg comes, while its stream is still on its way."
 
 
 class ElevenLabs:
     """One conversation. Made by `connect`."""
 
-    def __init__(
-        self, profile: ElevenLabsProfile, key: str, opening: Opening, ssl_context: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, profile: ElevenLabsProfile, addresses: Addresses, opening: Opening) -> None:
         self.hears_hz = 16000
         self.speaks_hz = 16000
         self._profile = profile
-        self._key = key
+        self._addresses = addresses
+        self._key = addresses.key
         self._opening = opening
-        self._ssl_context = ssl_context
         self._told = Told("ElevenLabs")
         self._time = asyncio.get_running_loop().time
         self._link: Link | None = None
@@ -171,11 +169,11 @@ class ElevenLabs:
     async def _open(self) -> None:
         link = await open_link(
             "ElevenLabs",
-            await self._address(),
+            await self._addresses.find(self._opening.call_id),
             self._received,
             self._closed,
             secrets=(self._key,),
-            ssl_context=self._ssl_context,
+            ssl_context=self._addresses.ssl_context,
             meaning=lambda code, reason: why_closed(code, reason, self._key),
         )
         try:
@@ -190,24 +188,6 @@ class ElevenLabs:
             link.send(wire.contextual_update(so_far(self._opening.said_so_far)))
         self._heard_at = self._time()
         self._still_there()
-
-    async def _address(self) -> str:
-        """Return where the conversation is held: a signed address, where there is a key to sign it with."""
-        base, query = self._profile.base_url.rstrip("/"), urlencode({"agent_id": self._profile.agent_id})
-        if not self._key:
-            scheme, _, rest = base.partition("://")
-            return f"{ {'https': 'wss', 'http': 'ws'}.get(scheme, scheme) }://{rest}{PATH}?{query}"
-        body = await http_get(
-            "ElevenLabs",
-            f"{base}{SIGNED_URL_PATH}?{query}",
-            {"xi-api-key": self._key},
-            secrets=(self._key,),
-            ssl_context=self._ssl_context,
-        )
-        try:
-            return msgspec.json.decode(body, type=_Signed).signed_url
-        except (msgspec.MsgspecError, RecursionError):
-            raise ProviderFailed("protocol", "ElevenLabs gave no signed URL") from None
 
     def _initiation(self) -> bytes:
         profile, opening = self._profile, self._opening
@@ -363,10 +343,6 @@ class ElevenLabs:
             self._told.put(CallerBegan())
 
 
-class _Signed(msgspec.Struct):
-    signed_url: str
-
-
 def so_far(lines: tuple[Line, ...]) -> str:
     """Return a conversation that was held before as something to be known."""
     return "The conversation until now, which you carry on:\n" + "\n".join(f"{line.who}: {line.text}" for line in lines)
@@ -406,14 +382,18 @@ def elevenlabs(*, agent_id: str, api_key: str = "", ssl: ssl.SSLContext | None =
     `api_key`: not for a public agent. `ssl`: for a certificate of your own. `options`: the keys of `ElevenLabsProfile`.
     """
     profile = ElevenLabsProfile.model_validate({"use": "elevenlabs", "agent_id": agent_id, **options})
-    return lambda opening: connect(profile, api_key, opening, ssl)
+    addresses = addresses_of(profile, api_key, ssl)
+    return ConnectAhead(functools.partial(connect, profile, addresses), addresses.expected)
 
 
-async def connect(
-    profile: ElevenLabsProfile, key: str, opening: Opening, ssl_context: ssl.SSLContext | None = None
-) -> ElevenLabs:
+def addresses_of(profile: ElevenLabsProfile, key: str, ssl_context: ssl.SSLContext | None = None) -> Addresses:
+    """Return where the conversations with that agent are held."""
+    return Addresses(profile.base_url, profile.agent_id, key, ssl_context)
+
+
+async def connect(profile: ElevenLabsProfile, addresses: Addresses, opening: Opening) -> ElevenLabs:
     """Open a conversation. Safe to cancel. Raises: ProviderFailed."""
-    conversation = ElevenLabs(profile, key, opening, ssl_context)
+    conversation = ElevenLabs(profile, addresses, opening)
     await conversation.open()
     return conversation
 
@@ -422,7 +402,10 @@ def _build(profile: ElevenLabsProfile, around: Surroundings) -> LoadedAgent:
     from dueto.agents.voices import voice_agent
 
     key = around.key(profile.api_key, "ELEVENLABS_API_KEY", needed=False)
-    return voice_agent(lambda opening: connect(profile, key, opening), profile, around)
+    addresses = addresses_of(profile, key)
+    speak = functools.partial(connect, profile, addresses)
+    ahead = bool(key) and profile.early  # a public agent's address is known
+    return voice_agent(ConnectAhead(speak, addresses.expected) if ahead else speak, profile, around)
 
 
 KIND = Kind(ElevenLabsProfile, _build)

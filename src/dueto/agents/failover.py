@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from dueto.agents.profiles import APOLOGY
 from dueto.call.events import HungUp, Unbridged
 from dueto.call.phase import Phase
-from dueto.call.ports import Agent, Mouth
+from dueto.call.ports import Agent, Mouth, forewarned
 from dueto.errors import CallEnded, DuetoError, NobodyThere, ProviderFailed
 
 if TYPE_CHECKING:
@@ -23,14 +23,22 @@ SOON_S: Final = 1.0
 
 
 class Limit:
-    """How many calls at once."""
+    """How many calls at once; those that are `expected` soon have no place yet, and nothing is made ready for more."""
 
-    __slots__ = ("most", "taken")
+    __slots__ = ("expected", "most", "taken")
 
     def __init__(self, most: int = 0) -> None:
         self.most = most
         "0: any number."
         self.taken = 0
+        self.expected: set[str] = set()
+
+    def expect(self, call_id: str) -> bool:
+        """Count with a call that is on its way; False: it would be one too many, as things stand."""
+        if self.most and self.taken + len(self.expected) >= self.most:
+            return False
+        self.expected.add(call_id)
+        return True
 
     def take(self) -> bool:
         """Take a place, to be given back by `leave`; False: there is none."""
@@ -79,6 +87,7 @@ class FailOver:
     ) -> None:
         """`apology`: what the caller hears in between; empty: nothing."""
         self._posts = posts
+        self._ahead = forewarned(posts[0].run)
         self._apology = apology
         self._when_full = when_full
 
@@ -88,10 +97,13 @@ class FailOver:
         for post in self._posts:
             if not post.limit.take():
                 call.note("agent_full", name=post.name, max_calls=post.limit.most)
+                self.forget(call.unique_id)
                 continue
             try:
                 if failed is not None:
                     await self._take_over(call, post, failed)
+                else:
+                    post.limit.expected.discard(call.unique_id)
                 call.mouth = post.mouth
                 began, heard_ms = call.clock(), call.heard_ms
                 try:
@@ -109,6 +121,16 @@ class FailOver:
         if failed is not None:
             raise failed.error
         await turn_away(call, self._when_full)
+
+    def expect(self, call_id: str) -> None:
+        """The first is likely to get that call: let him get ready, if he has a place."""
+        if self._ahead is not None and self._posts[0].limit.expect(call_id):
+            self._ahead.expect(call_id)
+
+    def forget(self, call_id: str) -> bool:
+        """It is over, or somebody else's."""
+        self._posts[0].limit.expected.discard(call_id)
+        return self._ahead is not None and self._ahead.forget(call_id)
 
     async def _take_over(self, call: "Call", post: Post, failed: "_Failed") -> None:
         """The one before failed: silence, a word of apology if the caller can have noticed, and on."""
@@ -147,20 +169,38 @@ def connects_with(destination: str) -> Agent:
     return connect
 
 
-def limited(agent: Agent, limit: Limit, name: str, when_full: WhenFull) -> Agent:
-    """Return `agent` for as many calls at once as `limit` allows; the others are turned away. `name` is for the log."""
+class Limited:
+    """An agent for as many calls at once as `limit` allows; the others are turned away. `name` is for the log."""
 
-    async def run(call: "Call") -> None:
-        if not limit.take():
-            call.note("tenant_full", name=name, max_calls=limit.most)
-            await turn_away(call, when_full)
+    def __init__(self, agent: Agent, limit: Limit, name: str, when_full: WhenFull) -> None:
+        self._agent = agent
+        self._ahead = forewarned(agent)
+        self._limit = limit
+        self._name = name
+        self._when_full = when_full
+
+    async def __call__(self, call: "Call") -> None:
+        """Serve one call, or turn it away."""
+        self._limit.expected.discard(call.unique_id)
+        if not self._limit.take():
+            call.note("tenant_full", name=self._name, max_calls=self._limit.most)
+            self.forget(call.unique_id)
+            await turn_away(call, self._when_full)
             return
         try:
-            await agent(call)
+            await self._agent(call)
         finally:
-            limit.leave()
+            self._limit.leave()
 
-    return run
+    def expect(self, call_id: str) -> None:
+        """Let the agent get ready for that call, if there is a place."""
+        if self._ahead is not None and self._limit.expect(call_id):
+            self._ahead.expect(call_id)
+
+    def forget(self, call_id: str) -> bool:
+        """It is over."""
+        self._limit.expected.discard(call_id)
+        return self._ahead is not None and self._ahead.forget(call_id)
 
 
 async def turn_away(call: "Call", how: WhenFull) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field, SecretStr
 
 from dueto.agents import gemini_wire as wire
+from dueto.agents.expected import ConnectAhead
 from dueto.agents.gemini_session import GeminiSession, links_of
 from dueto.agents.link import plain
 from dueto.agents.ports import (
@@ -76,6 +77,8 @@ class GeminiProfile(VoiceProfile):
     connect_s: Annotated[Seconds, Field(gt=0, le=10)] = 10.0
     warm: Annotated[Whole, Field(ge=0, le=64)] = 0
     "Connections that are open before a call comes."
+    early: bool = True
+    "Whether one is opened when the call's control leg comes, while its stream is still on its way."
 
 
 class GeminiLive:
@@ -88,7 +91,7 @@ class GeminiLive:
         self._profile = profile
         self._opening = opening
         self._told = Told("Gemini")
-        self._session = GeminiSession(links, self._setup, self)
+        self._session = GeminiSession(links, self._setup, self, opening.call_id)
         self._time = asyncio.get_running_loop().time
         self._heard_at = -math.inf
         self._pause_timer: asyncio.TimerHandle | None = None
@@ -352,7 +355,8 @@ def gemini_live(*, api_key: str, ssl: ssl.SSLContext | None = None, **options: A
     `ssl`: for a certificate of your own. `options`: the keys of `GeminiProfile`.
     """
     profile = GeminiProfile.model_validate({"use": "gemini", **options})
-    return functools.partial(connect, profile, links_of(profile.base_url, api_key, ssl))
+    links = links_of(profile.base_url, api_key, ssl)
+    return ConnectAhead(functools.partial(connect, profile, links), links.expected)
 
 
 async def connect(profile: GeminiProfile, links: WarmLinks, opening: Opening) -> GeminiLive:
@@ -367,7 +371,8 @@ def _build(profile: GeminiProfile, around: Surroundings) -> LoadedAgent:
 
     key = around.key(profile.api_key, "GEMINI_API_KEY")
     links = links_of(profile.base_url, key, size=profile.warm, name=around.name)
-    return voice_agent(functools.partial(connect, profile, links), profile, around, links)
+    speak = functools.partial(connect, profile, links)
+    return voice_agent(ConnectAhead(speak, links.expected) if profile.early else speak, profile, around, links)
 
 
 KIND = Kind(GeminiProfile, _build)

@@ -62,11 +62,13 @@ class GeminiSession:
         links: WarmLinks,
         setup: Callable[[str], bytes],
         holder: Holder,
+        call_id: str = "",
     ) -> None:
         """`setup` returns a connection's first message, for the handle of the session to be taken up (empty: new)."""
         self._links = links
         self._setup = setup
         self._holder = holder
+        self._call_id = call_id
         self._link: Link | None = None
         "None while there is no connection: what is said waits."
         self._over = False
@@ -130,7 +132,7 @@ class GeminiSession:
 
     async def _connect(self, handle: str) -> None:
         """Have a connection set up, and say first what waited for it. Raises: ProviderFailed."""
-        self._link = link = await self._links.begin(functools.partial(self._set_up_on, handle))
+        self._link = link = await self._links.begin(functools.partial(self._set_up_on, handle), self._call_id)
         while self._texts:
             link.send(self._texts.popleft())
         while self._frames:

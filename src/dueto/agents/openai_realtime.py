@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SecretStr
 
 from dueto.agents import openai_wire as wire
+from dueto.agents.expected import ConnectAhead
 from dueto.agents.link import plain
 from dueto.agents.openai_session import (
     BASE_URL,
@@ -186,7 +187,9 @@ class OpenAIRealtime:
         ]
         setup = self._options.session(self.hears_hz, _instructions(self._options, self._opening), tools)
         lines = self._remembered.lines()
-        return await open_session(self._options, self._links, setup, lines, self._happened, self._closed)
+        return await open_session(
+            self._options, self._links, setup, lines, self._happened, self._closed, self._opening.call_id
+        )
 
     def _take(self, session: OpenAISession) -> None:
         """From now on this is the session."""
@@ -398,7 +401,8 @@ def openai_realtime(*, url: str = "", api_key: str = "", ssl: SSLContext | None 
     if url:
         given = replace(given, base_url=url)
 
-    return functools.partial(connect, given, links_of(given))
+    links = links_of(given)
+    return ConnectAhead(functools.partial(connect, given, links), links.expected)
 
 
 async def connect(options: OpenAIOptions, links: WarmLinks, opening: Opening) -> OpenAIRealtime:
@@ -437,6 +441,8 @@ class OpenAIProfile(VoiceProfile):
     connect_s: Annotated[Seconds, Field(gt=0, le=10)] = 10.0
     warm: Annotated[Whole, Field(ge=0, le=64)] = 0
     "Connections that are open before a call comes."
+    early: bool = True
+    "Whether one is opened when the call's control leg comes, while its stream is still on its way."
 
 
 _OPTIONS: Final = OpenAIOptions.__dataclass_fields__.keys() - {"api_key", "ssl"}
@@ -449,7 +455,8 @@ def _build(profile: OpenAIProfile, around: Surroundings) -> LoadedAgent:
     key = around.key(profile.api_key, variable, needed=profile.azure or profile.base_url == BASE_URL)
     options = OpenAIOptions(api_key=key, **{name: getattr(profile, name) for name in _OPTIONS})
     links = links_of(options, size=profile.warm, name=around.name)
-    return voice_agent(functools.partial(connect, options, links), profile, around, links)
+    speak = functools.partial(connect, options, links)
+    return voice_agent(ConnectAhead(speak, links.expected) if profile.early else speak, profile, around, links)
 
 
 KIND = Kind(OpenAIProfile, _build)

@@ -301,6 +301,7 @@ async def open_session(
     history: list[tuple[Any, str]],
     on_event: Callable[[OpenAISession, wire.Known], None],
     on_closed: ClosedCallback,
+    call_id: str = "",
 ) -> OpenAISession:
     """Connect, set the session up, tell it what was said before; return when the server agreed.
 
@@ -325,6 +326,6 @@ async def open_session(
 
     try:
         async with asyncio.timeout(options.connect_s):
-            return await links.begin(conversation)
+            return await links.begin(conversation, call_id)
     except TimeoutError:
         raise ProviderFailed("timeout", f"{PROVIDER} did not answer within {options.connect_s:g} s") from None

@@ -38,6 +38,8 @@ class Opening:
     "What the model may know of the call: `caller_number`, `destination_number`, ... Anybody can write anything there."
     greets: bool = True
     "Whether the model is to speak first; False: the greeting has been spoken already (`said_so_far` has it)."
+    call_id: str = ""
+    "The channel's `Unique-ID`: by it a provider finds what it made ready for this call."
 
 
 # -- what a provider tells

@@ -37,6 +37,7 @@ from dueto.agents.watch import Watch
 from dueto.audio.resample import Resampler
 from dueto.call.events import Bridged, Dtmf, Held, HungUp, Resumed, SpeechStarted, Unbridged
 from dueto.call.phase import Phase
+from dueto.call.ports import forewarned
 from dueto.errors import CallEnded, NotCapable, ProviderFailed
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class ProviderAgent:
 
     def __init__(self, connect: Connect, *, tools: Tools | None = None, manners: Manners | None = None) -> None:
         self._connect = connect
+        self._ahead = forewarned(connect)
         self._tools = tools
         self._manners = manners or Manners()
 
@@ -76,6 +78,15 @@ class ProviderAgent:
         Raises: ProviderFailed.
         """
         await _Conversation(call, self._connect, self._tools, self._manners).run()
+
+    def expect(self, call_id: str) -> None:
+        """Get a connection ready, where the provider can: see `dueto.call.ports.Forewarned`."""
+        if self._ahead is not None:
+            self._ahead.expect(call_id)
+
+    def forget(self, call_id: str) -> bool:
+        """Close it again."""
+        return self._ahead is not None and self._ahead.forget(call_id)
 
 
 class _Conversation:
@@ -161,6 +172,7 @@ class _Conversation:
             said_so_far=said_so_far,
             facts=_facts(call),
             greets=not again and all(line.who == "caller" for line in said_so_far),
+            call_id=call.unique_id,
         )
         self._said.greeted_by_model = opening.greets
         try:

@@ -101,6 +101,15 @@ class Router:
             keys=to.keys,
         )
 
+    def foresee(self, call: "Call") -> Agent | None:
+        """Return who will take a call whose control leg is here, by what that tells; None: it depends on the stream."""
+        for rule in self._rules:
+            if rule.secretary is not None:
+                return None
+            if rule.matches(call):
+                return rule.to.agent
+        return self._otherwise.agent
+
     async def _choose(self, call: "Call") -> tuple[int, Assignment]:
         """Return the number of the rule (0: none of them) and what it says."""
         joined = False

@@ -1,5 +1,6 @@
 """Connections that are open before a call comes: the look-up, TCP, TLS and the upgrade are over, nothing has been said.
 
+They wait for any call (`size`), or are opened for one whose control leg has come, while its stream is on its way.
 Only for providers whose conversation begins with its first message. One that counts from the upgrade has none of these.
 """
 
@@ -11,6 +12,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from dueto.agents.expected import Expected
 from dueto.agents.link import Link
 from dueto.errors import ProviderFailed
 
@@ -18,6 +20,8 @@ OLDEST_S: Final = 60.0
 "A connection that nobody wanted for so long is replaced: what sits between forgets silent ones."
 PROVES_S: Final = 2.0
 "A warm connection that has not led to a conversation by then is given up for a fresh one."
+YOUNG_S: Final = 5.0
+"One that was opened so recently, for this very call, has nothing to prove: it is as good as a fresh one."
 STEADY_S: Final = 10.0
 "One that the provider closes sooner counts as a refusal."
 FIRST_PAUSE_S: Final = 1.0
@@ -40,7 +44,8 @@ T = TypeVar("T")
 class WarmLinks:
     """Up to `size` open connections, and the way to a conversation: on one of them, on a fresh one where there is none.
 
-    `start` and `aclose` are its owner's; without `start`, or with a `size` of 0, every connection is a fresh one.
+    `start` and `aclose` are its owner's; without `start`, or with a `size` of 0, none waits but for calls that are
+    `expected`.
     """
 
     def __init__(self, dial: Dial, *, size: int = 0, name: str = "", oldest_s: float = OLDEST_S) -> None:
@@ -50,6 +55,8 @@ class WarmLinks:
         self._name = name
         self._oldest_s = oldest_s
         self._parked: deque[_Parked] = deque()
+        self.expected: Expected[_Parked] = Expected(self._for_one, lambda parked: parked.link.abandon())
+        "Connections of calls that are on their way."
         self._changed = asyncio.Event()
         self._hopeless = False
         self._pause_s = 0.0
@@ -73,17 +80,18 @@ class WarmLinks:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
             self._keeping = None
+        await self.expected.aclose()
         await asyncio.gather(*(parked.link.aclose() for parked in self._parked))
         self._parked.clear()
 
-    async def begin(self, conversation: Callable[[Dial], Awaitable[T]]) -> T:
+    async def begin(self, conversation: Callable[[Dial], Awaitable[T]], call_id: str = "") -> T:
         """Return what `conversation` makes of the connection that it is given the `Dial` of.
 
         It is called again, with a fresh connection, where the warm one proves dead: it has to clean up behind itself.
         Raises: ProviderFailed: what it raised.
         """
         try:
-            parked = self._next()
+            parked = await self.expected.take(call_id) or self._next()
             begun = await self._on_warm(parked, conversation) if parked is not None else None
             if begun is None:
                 begun = await conversation(self._dial)
@@ -98,7 +106,7 @@ class WarmLinks:
     async def _on_warm(self, parked: "_Parked", conversation: Callable[[Dial], Awaitable[T]]) -> T | None:
         """Return what it makes of that connection; None: it is dead."""
         try:
-            async with asyncio.timeout(PROVES_S):
+            async with asyncio.timeout(PROVES_S if parked.has_to_prove() else None):
                 begun = await conversation(parked.hand_over)
         except TimeoutError:
             return None
@@ -120,6 +128,15 @@ class WarmLinks:
             if not parked.link.closed:
                 return parked
         return None
+
+    async def _for_one(self) -> "_Parked":
+        """Have one for a call that is on its way. Raises: ProviderFailed."""
+        parked = self._next()
+        if parked is None:
+            parked = _Parked(lambda *_: None, young_s=YOUNG_S)
+            parked.link = await self._dial(parked.keep, parked.lost)
+            parked.opened_at = asyncio.get_running_loop().time()
+        return parked
 
     # -- in the background
 
@@ -195,11 +212,16 @@ class _Parked:
     link: Link
     "Once it is open."
 
-    def __init__(self, on_lost: "Callable[[_Parked, ProviderFailed], None]") -> None:
+    def __init__(self, on_lost: "Callable[[_Parked, ProviderFailed], None]", young_s: float = 0.0) -> None:
         self.opened_at = asyncio.get_running_loop().time()
         self.handed_over = False
+        self._young_s = young_s
         self._on_lost = on_lost
         self._early: deque[bytes] = deque(maxlen=MOST_EARLY)
+
+    def has_to_prove(self) -> bool:
+        """Whether it is so old that it may lead nowhere."""
+        return asyncio.get_running_loop().time() >= self.opened_at + self._young_s
 
     def keep(self, message: bytes) -> None:
         self._early.append(message)

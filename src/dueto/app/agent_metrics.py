@@ -27,6 +27,8 @@ class AgentMetrics:
         self._dropped = Counter("dueto_provider_audio_dropped_seconds", dropped_text, registry=registry)
         self._tools = Counter("dueto_tools", "Tools that models ran.", ["tool", "outcome"], registry=registry)
         self._replaced = Counter("dueto_agents_replaced", "Agents that another relieved.", ["fault"], registry=registry)
+        vain_text = "Connections, and the like, that were made ready for a call which did not use them."
+        self._vain = Counter("dueto_ready_in_vain", vain_text, registry=registry)
         self._full = Counter("dueto_agents_full", "Calls for which one had no place.", ["who"], registry=registry)
         self._patience = Counter("dueto_patience", "What a conversation's clock did.", ["event"], registry=registry)
         self.handlers: dict[str, Callable[[str, Fields], None]] = {
@@ -37,6 +39,7 @@ class AgentMetrics:
             "provider_ended": self._provider_ended,
             "tool": self._ran_tool,
             "agent_replaced": lambda _, fields: self._replaced.labels(label("fault", fields.get("fault"))).inc(),
+            "ready_in_vain": lambda *_: self._vain.inc(),
             "agent_full": self._was_full,
             "tenant_full": self._was_full,
             **{event: self._ran_out(event) for event in ("dead_air", "no_input", "max_duration")},

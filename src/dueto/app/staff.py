@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from dueto.agents.failover import FailOver, Limit, Post, connects_with, limited
+from dueto.agents.failover import FailOver, Limit, Limited, Post, connects_with
 from dueto.agents.loading import load_agent
 from dueto.agents.media_streams import Exchange
 from dueto.agents.messages import KeepMessage
@@ -106,7 +106,7 @@ class Staff:
         if len(posts) > 1 or posts[0].limit.most:
             run = FailOver(posts, apology=APOLOGY if profile is None else profile.apology, when_full=when_full)
         if tenant is not None and tenant.max_calls:
-            run = limited(run, self._tenant_limits[tenant_name], tenant_name, when_full)
+            run = Limited(run, self._tenant_limits[tenant_name], tenant_name, when_full)
         keys = parse_keys(settings.dtmf if profile is None or profile.dtmf is None else profile.dtmf)
         return Assignment(name, run, destinations, rules, posts[0].mouth, keys, tenant_name)
 

@@ -41,6 +41,10 @@ class Route(Protocol):
         """Return the house of this call: its agent, destinations, rules. Bounded in time by itself. May not fail."""
         ...
 
+    def foresee(self, call: "Call") -> Agent | None:
+        """Return whom it will choose for a call whose stream is still on the way; None: nobody can tell yet."""
+        ...
+
 
 class _Silent:
     """A logger for calls that have none."""

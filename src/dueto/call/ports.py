@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from dueto.call.events import Speech, SpeechStarted
 
@@ -11,6 +11,27 @@ if TYPE_CHECKING:
 
 Agent = Callable[["Call"], Awaitable[None]]
 "All a call runs: it begins when the call can talk, and the call is over (or leaves) when it returns."
+
+
+@runtime_checkable
+class Forewarned(Protocol):
+    """An agent that can get ready for a call whose control leg is here, while its stream is still on the way."""
+
+    def expect(self, call_id: str) -> None:
+        """That call, by its Unique-ID, is on its way. At once: what takes time is a task of the agent's own."""
+        ...
+
+    def forget(self, call_id: str) -> bool:
+        """It is over, or somebody else's, whatever came of it; told once of every call that was to be expected.
+
+        Returns whether something was made ready for it and not used.
+        """
+        ...
+
+
+def forewarned(anything: object) -> Forewarned | None:
+    """Return an agent, or what it works with, as one that can get ready; None: it can't."""
+    return anything if isinstance(anything, Forewarned) else None
 
 
 class Mouth(Protocol):

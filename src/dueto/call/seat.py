@@ -9,6 +9,7 @@ from dueto.call import phase
 from dueto.call.events import CallEvent
 from dueto.call.house import Route
 from dueto.call.mailbox import Mailbox
+from dueto.call.ports import Forewarned, forewarned
 from dueto.errors import AgentTooSlow, CallEnded, DuetoError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Seat:
         self._reported = False
         self._timer: asyncio.TimerHandle | None = None
         self._taps: list[Callable[[CallEvent], None]] = []
+        self._forewarned: Forewarned | None = None
 
     @contextlib.contextmanager
     def tapped(self, tap: Callable[[CallEvent], None]) -> Iterator[None]:
@@ -38,6 +40,19 @@ class Seat:
             yield
         finally:
             self._taps.remove(tap)
+
+    def expect(self) -> None:
+        """The control leg is here, the stream is on its way: let the agent that will be get ready."""
+        house = self._session.house
+        self._forewarned = forewarned(house.agent if house.route is None else house.route.foresee(self._call()))
+        if self._forewarned is not None:
+            self._forewarned.expect(self._session.unique_id)
+
+    def forget(self) -> None:
+        """It need not be ready any more."""
+        agent, self._forewarned = self._forewarned, None
+        if agent is not None and agent.forget(self._session.unique_id):
+            self._session.journal("ready_in_vain", name=self._session.house.agent_name)
 
     @property
     def taken(self) -> bool:
@@ -96,6 +111,8 @@ class Seat:
             call = self._call()
             if session.house.route is not None:
                 await self._route(call, session.house.route)
+            if forewarned(session.house.agent) is not self._forewarned:
+                self.forget()
             await session.house.agent(call)
         except asyncio.CancelledError:
             error = None if session.ended else DuetoError("cancelled")

@@ -358,6 +358,7 @@ class Session(Reach):
                     self._timer("give_up", self.house.rules.give_up_after_s, phase.GiveUpTime())
                 if self.conduct.has_company():
                     self._start("expect_media", self.conduct.expect_media)
+                self.seat.expect()
             case Action.PAIRED:
                 waited_ms = round((self.house.clock() - self._born) * 1000)
                 order = "control_first" if isinstance(event, phase.MediaCame) else "media_first"
@@ -436,6 +437,7 @@ class Session(Reach):
             self.media.close()
         if self.control is not None:
             self.control.notify_session_ended(self._witness)
+        self.seat.forget()
         self.seat.close(self.house.rules.closing_s)
         self.check_over()
 

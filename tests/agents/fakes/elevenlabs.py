@@ -87,6 +87,11 @@ class FakeElevenLabs(FakeServer):
         assert {self.agent.output_format, self.agent.input_format} <= FORMATS
 
     @property
+    def addresses_given(self) -> int:
+        """How often a signed URL was asked for, and given."""
+        return len(self._signatures)
+
+    @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
