@@ -33,6 +33,9 @@ class Ticks:
     def add(self, tick: Any) -> None:
         self.tick = tick
 
+    def keep_time(self, now: float) -> None:
+        pass
+
 
 @pytest.mark.parametrize("phase_ms", range(0, 20, 2))
 async def test_one_frame_leaves_at_each_turn_of_an_uneven_ticker_while_a_provider_is_ahead(phase_ms: int) -> None:

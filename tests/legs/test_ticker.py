@@ -41,6 +41,44 @@ def test_ticks_come_every_period_and_do_not_drift() -> None:
     assert times == pytest.approx([0.02 * (number + 1) for number in range(10_000)], abs=1e-6)
 
 
+def test_a_round_that_is_due_need_not_wait_for_all_the_work_of_a_turn() -> None:
+    async def run() -> list[float]:
+        times: list[float] = []
+        done = asyncio.Event()
+        ticker = Ticker(clock=loop().time)
+        ticker.add(remembering(times, 10, done.set))
+
+        def much_work() -> None:
+            for _ in range(90):
+                loop().jump(0.001)
+                ticker.keep_time(loop().time())
+
+        loop().call_later(0.001, much_work)
+        await done.wait()
+        return times
+
+    assert run_virtual(run(), start_s=0.0) == pytest.approx([0.02 * (number + 1) for number in range(10)])
+
+
+def test_to_keep_time_within_a_round_begins_no_other() -> None:
+    async def run() -> list[float]:
+        times: list[float] = []
+        done = asyncio.Event()
+        ticker = Ticker(clock=loop().time)
+
+        def slow(now: float) -> bool:
+            loop().jump(0.025)
+            ticker.keep_time(loop().time())
+            return not done.is_set()
+
+        ticker.add(slow)
+        ticker.add(remembering(times, 3, done.set))
+        await done.wait()
+        return times
+
+    assert run_virtual(run(), start_s=0.0) == pytest.approx([0.02, 0.045, 0.07])
+
+
 def test_a_slow_tick_does_not_make_the_next_one_late() -> None:
     async def run() -> list[float]:
         times: list[float] = []

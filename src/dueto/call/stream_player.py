@@ -168,6 +168,7 @@ class StreamPlayer:
             self._pump(now)
         else:  # the ticker sends it: now, a frame would leave early, and the next tick had none
             self._wake()
+        self._ticker.keep_time(now)  # what providers send comes for many calls at once
 
     def finish(self, saying: _Streamed) -> None:
         """Nothing more of something."""

@@ -38,6 +38,12 @@ class Ticker:
         """Don't call `tick` any more."""
         self._ticks.pop(tick, None)
 
+    def keep_time(self, now: float) -> None:
+        """Have the round that is due by `now`, if one is: asked amid much work, so that it need not wait for all of it."""
+        if now >= self._due and self._timer is not None:
+            self._timer.cancel()
+            self._run()
+
     def _run(self) -> None:
         self._timer = None
         self._running = True  # a tick that adds another one must not start a second timer
