@@ -55,6 +55,7 @@ STEPS = st.one_of(
     st.tuples(st.just("live"), st.just(1)),
     st.tuples(st.just("lost"), st.just(0)),
     st.tuples(st.just("clear"), st.integers(0, 1)),
+    st.tuples(st.just("lag"), st.integers(0, 40)),
 )
 GAPS = st.sampled_from([0.0, 0.005, 0.0195, 0.02, 0.02, 0.0205, 0.035, 0.2])
 
@@ -62,7 +63,7 @@ GAPS = st.sampled_from([0.0, 0.005, 0.0195, 0.02, 0.02, 0.0205, 0.035, 0.2])
 @given(st.lists(st.tuples(GAPS, STEPS), max_size=60))
 def test_to_carry_on_is_the_same_as_to_ask_what_is_due(steps: list[tuple[float, tuple[str, int]]]) -> None:
     short, long = Way(), Way()
-    now, carried = 100.0, 0
+    now, carried, lag_ms = 100.0, 0, 0
     for number, (gap, (what, value)) in enumerate([(0.0, ("say", 10)), *steps]):
         now += gap
         ticks = [now + 0.02 * turn for turn in range(value)] if what == "tick" else [now]
@@ -71,11 +72,11 @@ def test_to_carry_on_is_the_same_as_to_ask_what_is_due(steps: list[tuple[float, 
             match what:
                 case "tick":
                     for at in ticks:
-                        frame = ledger.carry_on(at) if way is short else None
+                        frame = ledger.carry_on(at, lag_ms) if way is short else None
                         carried += frame is not None
-                        way.sent += ledger.due(at, ticks=True) if frame is None else [frame]
+                        way.sent += ledger.due(at, ticks=True, lag_ms=lag_ms) if frame is None else [frame]
                 case "backlog":
-                    way.sent += ledger.due(now, backlog_ms=value, ticks=True)
+                    way.sent += ledger.due(now, value, ticks=True, lag_ms=lag_ms)
                 case "say":
                     ledger.add(way.current(), piece(value, number))
                     way.sent += ledger.due(now)
@@ -86,6 +87,8 @@ def test_to_carry_on_is_the_same_as_to_ask_what_is_due(steps: list[tuple[float, 
                     ledger.finish(way.current())
                 case "lost":
                     ledger.far_end_lost(now)
+                case "lag":
+                    lag_ms = value
                 case "clear":
                     ledger.clear(now, drops_sent=bool(value))
         now = ticks[-1]

@@ -299,14 +299,15 @@ class Playout:
             out += self._made_up(now)
         return out
 
-    def carry_on(self, now: float) -> bytes | None:
+    def carry_on(self, now: float, lag_ms: float = 0.0) -> bytes | None:
         """Return the next frame of a bursty utterance that is playing, if it is all that a ticker would get from `due`.
 
         It counts as sent. None: nothing has changed; ask `due`. Nearly every frame of what is said goes this way, at a
         third of the cost of the other.
         """
         order, spans, start_s = self._order, self._spans, self._play_until
-        if not order or not spans or self._live_start or not -STEADY_S < start_s - now - self._ahead_s <= STEADY_S:
+        early_s = start_s - now - self._ahead_s + lag_ms / 1000
+        if not order or not spans or self._live_start or not -STEADY_S < early_s <= STEADY_S:
             return None
         utterance, last = order[0], spans[-1]
         frames = utterance._frames

@@ -323,12 +323,16 @@ class StreamPlayer:
             self._backlog_at = now
             backlog_ms = media.backlog_bytes() / self._wire_bytes_per_ms
         elif media is not None and self._raw and len(self._sayings) == 1 and not self._more_to_see_to(now):
-            frame = self._ledger.carry_on(now)
+            frame = self._ledger.carry_on(now, self._lag_now_ms(now))
             if frame is not None:  # nearly always
                 media.send_audio(frame)
                 self.frames_sent += 1
                 return True
         return self._pump(now, backlog_ms, ticks=True)
+
+    def _lag_now_ms(self, now: float) -> float:
+        """How much later than the ledger thinks the far end plays, as far as whoever asks now can tell."""
+        return self._lag_ms if now < self._beats_until else OFF_BEAT_LAG_MS
 
     def _more_to_see_to(self, now: float) -> bool:
         """Whether there is more than frames to be sent; or they may not be."""
@@ -346,7 +350,7 @@ class StreamPlayer:
                 backlog_ms,  # counts once, when it was measured
                 ticks=ticks,
                 filler_ms=media.filler_ms,
-                lag_ms=OFF_BEAT_LAG_MS if ticks and now >= self._beats_until else self._lag_ms,
+                lag_ms=self._lag_now_ms(now) if ticks else self._lag_ms,
             )
             if begins and frames:
                 self._began_at = now

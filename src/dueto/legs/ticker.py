@@ -39,7 +39,7 @@ class Ticker:
         self._ticks.pop(tick, None)
 
     def keep_time(self, now: float) -> None:
-        """Have the round that is due by `now`, if one is: asked amid much work, so that it need not wait for all of it."""
+        """Have the round that is due by `now`, if one is: asked amid much work, whose end it need not wait for."""
         if now >= self._due and self._timer is not None:
             self._timer.cancel()
             self._run()
