@@ -27,7 +27,7 @@ from dueto.agents.ports import (
 from dueto.agents.ports import (
     Line as Said,
 )
-from dueto.agents.provider import BRIDGED, HELD, RESUMED, TAKE_OVER, UNBRIDGED, Manners, ProviderAgent
+from dueto.agents.provider import BRIDGED, HELD, NOT_CONNECTED, RESUMED, TAKE_OVER, UNBRIDGED, Manners, ProviderAgent
 from dueto.call import Call, CallRules, Destination
 from dueto.call.events import Speech, SpeechStarted
 from dueto.errors import NotCapable, ProviderFailed
@@ -667,6 +667,42 @@ def test_who_takes_a_conversation_over_goes_on_where_the_caller_was_left() -> No
     assert seen.provider.opening is not None
     assert seen.provider.opening.said_so_far == tuple(said)
     assert not seen.provider.opening.greets
+
+
+@pytest.mark.parametrize("how", ["fails", "ends"])
+@pytest.mark.parametrize("when", ["before it rings", "while it rings"])
+@pytest.mark.parametrize("end", ["bridged", "no answer"])
+def test_a_transfer_goes_on_without_the_provider_that_wanted_it(how: str, when: str, end: str) -> None:
+    lives: list[ScriptedProvider] = []
+    failure = ProviderFailed("dropped", "Acme closed the connection")
+
+    async def run(call: Call, arguments: str, heard: Any) -> str:
+        await heard()
+        return json.dumps({"outcome": (await call.transfer("sales", timeout_s=5.0)).outcome})
+
+    async def script(model: ScriptedProvider) -> None:
+        lives.append(model)
+        if len(lives) == 1:
+            await model.says("a", 1000)
+            model.tell(ToolAsked("t1", "transfer_call", "{}"))
+            await asyncio.sleep(0.2 if when == "before it rings" else 3.0)
+            if how == "fails":
+                raise failure
+        else:
+            await model.until("prompt", UNBRIDGED if end == "bridged" else NOT_CONNECTED)
+        model.end()
+
+    endpoint = Endpoint(answer_after_s=4.0, hangs_up_after_s=3.0) if end == "bridged" else Endpoint("no_answer")
+    seen = scene(
+        script,
+        tools=OneTool(run),
+        destinations={"sales": Destination("sales", "user/2001")},
+        switch={"endpoints": {"user/2001": endpoint}},
+    )
+    assert [noted["outcome"] for noted in seen.noted("transfer")] == ["bridged" if end == "bridged" else "no_answer"]
+    failed = how == "fails" and end == "no answer"
+    assert seen.failures == ([failure] if failed else [])
+    assert len(lives) == (1 if failed else 2)
 
 
 @pytest.mark.parametrize("how", ["fails", "ends"])

@@ -13,6 +13,7 @@ from dueto.errors import CallEnded
 if TYPE_CHECKING:
     from dueto.call.call import Call
 
+TRANSFER: Final = "transfer_call"
 MOST_AT_ONCE: Final = 8
 "A model that asks for more is told to wait."
 
@@ -35,7 +36,8 @@ class Errands:
         self._spawn = spawn
         self._watch = watch
         self._heard = heard
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        "The tool's name, and its task, by ask_id."
         self._later: dict[str, str] = {}
         "What tools brought while the caller talked to somebody else."
 
@@ -47,14 +49,27 @@ class Errands:
             error = "there are no tools in this call" if self._tools is None else "too many tools are running already"
             provider.answer(event.ask_id, json.dumps({"error": error}))
             return
-        self._running[event.ask_id] = self._spawn("tool", self._run(provider, self._tools, event))
+        task = self._spawn("tool", self._run(provider, self._tools, event))
+        self._running[event.ask_id] = (event.name, task)
 
     def withdraw(self, ask_id: str) -> None:
         """The model no longer wants that answer."""
         self._later.pop(ask_id, None)
         running = self._running.pop(ask_id, None)
         if running is not None:
-            running.cancel()
+            running[1].cancel()
+
+    async def connected(self) -> bool:
+        """Wait for the transfer that is under way, or about to be, whatever comes of it; False: there is none."""
+        waited = False
+        while connecting := [task for name, task in self._running.values() if self._connects(name)]:
+            waited = True
+            await asyncio.wait(connecting, return_when=asyncio.FIRST_COMPLETED)
+        return waited
+
+    def _connects(self, name: str) -> bool:
+        """Whether a tool of that name that runs now connects the caller with somebody."""
+        return name == TRANSFER or self._call.phase is Phase.TRANSFERRING
 
     def brought(self) -> dict[str, str]:
         """Return what tools brought meanwhile, by ask_id; once."""

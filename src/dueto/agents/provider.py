@@ -48,6 +48,7 @@ MOST_EARLY_FRAMES: Final = 100
 
 BRIDGED: Final = "The caller is now connected with somebody else and does not hear you. Say nothing until told."
 UNBRIDGED: Final = "The caller's conversation with the other person is over and the caller is back with you. Go on."
+NOT_CONNECTED: Final = "The caller could not be connected with anybody and is back with you. Say so, and go on."
 TAKE_OVER: Final = (
     "You take this conversation over from a colleague. Go on from the caller's last words; "
     "if he has said nothing yet, ask what you can do for him."
@@ -144,21 +145,27 @@ class _Conversation:
     # -- the provider's side
 
     async def _talk(self) -> None:
-        """Converse, until the provider ends it; one that goes while nobody hears it is had again when it is needed."""
-        welcome, again = await self._said.welcome(), False
+        """Converse, until the provider ends it; one that goes while nobody hears it is had again when it is needed.
+
+        A transfer that it has begun rings on without it, and its failure counts when that has failed, too.
+        """
+        welcome, again = await self._said.welcome(), ""
         while True:
             failure = await self._converse(welcome, again)
-            if self._here.is_set() and self._call.phase is not Phase.BRIDGED:
-                if failure is not None:
-                    raise failure
+            connecting = await self._errands.connected()
+            away = not self._here.is_set() or self._call.phase is Phase.BRIDGED
+            if not away and failure is not None:
+                raise failure
+            if not (away or connecting):
                 return
+            self._errands.brought()  # asked by a conversation that is over
             await self._here.wait()
-            welcome, again = (), True
+            welcome, again = (), UNBRIDGED if away else NOT_CONNECTED
 
-    async def _converse(self, welcome: tuple[Line, ...], again: bool) -> ProviderFailed | None:
+    async def _converse(self, welcome: tuple[Line, ...], again: str) -> ProviderFailed | None:
         """One conversation with the provider, from its connect on; return why it could not go on, if it could not.
 
-        `welcome`: what is being said to the caller meanwhile. `again`: the provider went while nobody heard it.
+        `welcome`: what is being said to the caller meanwhile. `again`: what a model is told that was gone meanwhile.
         """
         call = self._call
         early: deque[bytes] = deque(maxlen=MOST_EARLY_FRAMES)
@@ -190,7 +197,7 @@ class _Conversation:
                 if opening.greets and self._manners.greets:
                     self._watch.must_speak()
                 if not opening.greets and (again or before):
-                    provider.prompt(UNBRIDGED if again else TAKE_OVER)
+                    provider.prompt(again or TAKE_OVER)
                 async for event in provider.events():
                     self._told(provider, event)
                 self._said.finish_all()

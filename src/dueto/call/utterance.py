@@ -1,9 +1,11 @@
 """Something the agent says while it is still being made: a model's answer, piece by piece."""
 
+import contextlib
 import math
 
 from dueto.audio.resample import Resampler
 from dueto.call.player import Saying
+from dueto.errors import LocalProtocolError
 
 
 class Utterance:
@@ -35,7 +37,8 @@ class Utterance:
         """Nothing more comes. Again: nothing to do."""
         if not self._saying.finished and self._resampler.delay_ms:
             tail_ms = math.ceil(self._resampler.delay_ms)
-            self._saying.add(self._resampler.process(bytes(2 * self._resampler.from_hz // 1000 * tail_ms)))
+            with contextlib.suppress(LocalProtocolError):  # no more can wait: it ends a few ms sooner
+                self._saying.add(self._resampler.process(bytes(2 * self._resampler.from_hz // 1000 * tail_ms)))
         self._saying.finish()
 
     async def heard(self) -> None:
