@@ -12,14 +12,18 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client import Counter as Prometheus
 from prometheus_client import Gauge, Histogram, Info
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import CollectorRegistry
+from tests.agents.fakes.media_streams_bot import bot
+from tests.agents.test_media_streams import stays
 from tests.app.test_gateway import get
 
+from dueto.agents.media_streams import call_sid
 from dueto.app.settings import check_for_serving, load_settings
 from dueto.app.workers.checks import check_for_workers, with_port
 from dueto.app.workers.merging import Merged
@@ -88,7 +92,14 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(tmp_path: Path, workers: int = 2, *, dialect: str = "audio_stream-binary") -> AsyncIterator[Serving]:
+async def serving(
+    tmp_path: Path,
+    workers: int = 2,
+    *,
+    dialect: str = "audio_stream-binary",
+    agent: str = 'use = "echo"',
+    more: str = "",
+) -> AsyncIterator[Serving]:
     media = free_ports(2 * workers)
     config = tmp_path / "dueto.toml"
     config.write_text(
@@ -103,9 +114,10 @@ async def serving(tmp_path: Path, workers: int = 2, *, dialect: str = "audio_str
         [call]
         drain_s = 0.5
         [agent]
-        use = "echo"
+        {agent}
         [metrics]
         listen = "127.0.0.1:0"
+        {more}
         """
     )
     command = (sys.executable, "-m", "dueto", "serve", "--config", str(config), "--workers", str(workers))
@@ -248,6 +260,38 @@ async def test_a_call_with_no_module_comes_back_to_its_worker(tmp_path: Path) ->
             await call.done()
         assert len(here.found("agent_started")) == 3
         assert {line["worker"] for line in here.found("agent_started")} == {"w1", "w2"}
+
+
+async def test_a_bot_ends_its_calls_at_one_address_whichever_worker_has_them(tmp_path: Path) -> None:
+    sid, token = "AC" + "a1" * 16, "a token of these tests"
+    async with bot() as there:
+        more = f"""
+        [agents.bot]
+        use = "media_streams"
+        url = "{there.url}"
+        [twilio]
+        account_sid = "{sid}"
+        auth_token = "{token}"
+        listen = "127.0.0.1:0"
+        """
+        async with serving(tmp_path, agent='use = "bot"', more=more) as here, here.switch() as switch:
+            calls = [await switch.place(Caller(script=stays)) for _ in range(2)]
+            for _ in calls:
+                await there.talk()
+            await here.says("agent_started", times=2)
+            assert {line["worker"] for line in here.found("agent_started")} == {"w1", "w2"}
+            rest = f"http://127.0.0.1:{here.found('ready', workers=2)[0]['twilio']}/2010-04-01/Accounts/{sid}/Calls"
+            async with httpx.AsyncClient(auth=(sid, token), trust_env=False) as client:
+                for call in calls:
+                    its = f"{rest}/{call_sid(call.unique_id)}.json"
+                    assert (await client.get(its)).json()["status"] == "in-progress"
+                    assert (await client.post(its, data={"Status": "completed"})).status_code == 200
+                    await call.done()
+                    assert call.hangup_cause == "NORMAL_CLEARING"
+                assert (await client.get(f"{rest}/CA{'0' * 32}.json")).status_code == 404
+                assert (await client.get(its, auth=(sid, "another"))).status_code == 401
+                refused = await client.post(f"{rest}.json", data={"To": "+4930", "From": "1", "Twiml": "<Response/>"})
+                assert "[switch]" in refused.json()["message"], "one of them has said so"
 
 
 async def test_sigterm_drains_the_workers_and_gives_the_rest_back(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from dueto.agents.media_streams.placing import Placing
 from dueto.agents.profiles import LoadedAgent
 from dueto.app import parts
+from dueto.app.http import Answer, Request
 from dueto.app.journal import LogJournal, fan_out
 from dueto.app.logs import call_logger
 from dueto.app.metrics import Metrics
@@ -103,8 +104,13 @@ class Gateway:
         if self.link is not None:
             self.link.on_up(self.desk.switch_up)
         self._status: StatusServer | None = None
-        self._twilio: TwilioApi | None = None
         self._placing = Placing(self.exchange, self.dial)
+        self._twilio = TwilioApi(
+            settings.twilio.listen_address,
+            self.exchange,
+            lambda event, fields: house.journal("", event, fields),
+            self._placing if self.link is not None else None,
+        )
         self._closed = asyncio.Event()
 
     async def start(self) -> None:
@@ -127,16 +133,12 @@ class Gateway:
             self._status = StatusServer(settings.metrics.listen_address, self._registry, self._ready)
             await self._status.start()
             self.metrics_port = self._status.address.port
-        if settings.twilio.listen_address is not None:
-            note = self.desk.house.journal
-            self._twilio = TwilioApi(
-                settings.twilio.listen_address,
-                self.exchange,
-                lambda event, fields: note("", event, fields),
-                self._placing if self.link is not None else None,
-            )
-            await self._twilio.start()
-            self.twilio_port = self._twilio.address.port
+        await self._twilio.start()
+        self.twilio_port = self._twilio.port
+
+    def asked_by_bot(self, request: Request) -> Answer:
+        """Answer a request to Twilio's REST API that came by another door than `[twilio] listen`."""
+        return self._twilio.answer(request)
 
     async def serve_forever(self) -> None:
         """Wait until `aclose`, or `drain`, is done."""

@@ -23,6 +23,7 @@ from dueto.errors import LocalProtocolError, RemoteProtocolError
 
 MAX_BODY_BYTES = 3 * MAX_TWIML_BYTES
 "TwiML in a form can take three bytes for one."
+METHODS = ("GET", "POST")
 MAX_FIELDS = 50
 MAX_RING_S = 600
 _CALLS = re.compile(rf"/{API_VERSION}/Accounts/(AC[0-9a-f]{{32}})/Calls\.json")
@@ -34,36 +35,48 @@ class TwilioApi:
 
     def __init__(
         self,
-        listen: Address,
+        listen: Address | None,
         exchange: Exchange,
         note: Callable[[str, Mapping[str, object]], None],
         placing: Placing | None = None,
     ) -> None:
-        """`note` is told of every request, for the journal; without `placing` no calls are placed."""
+        """`listen`: None where somebody else does, and asks `answer`. `note` is told of every request, for the journal;
+        without `placing` no calls are placed."""
         self._exchange = exchange
         self._placing = placing
         self._note = note
-        self._server = HttpServer(
-            listen,
-            self._answer,
-            section="twilio",
-            methods=("GET", "POST"),
-            max_body_bytes=MAX_BODY_BYTES,
-            answered=self._answered,
-        )
+        self._server: HttpServer | None = None
+        if listen is not None:
+            self._server = HttpServer(
+                listen,
+                self._answer,
+                section="twilio",
+                methods=METHODS,
+                max_body_bytes=MAX_BODY_BYTES,
+                answered=self._answered,
+            )
 
     @property
-    def address(self) -> Address:
-        """Where it listens; after `start()` with the port that the system chose."""
-        return self._server.address
+    def port(self) -> int:
+        """Where it listens, once it is started; 0: nowhere."""
+        return self._server.address.port if self._server is not None else 0
 
     async def start(self) -> None:
         """Open the listener. Raises: SettingsError: the address can't be listened on."""
-        await self._server.start()
+        if self._server is not None:
+            await self._server.start()
 
     async def aclose(self) -> None:
         """Close the listener and every connection."""
-        await self._server.aclose()
+        if self._server is not None:
+            await self._server.aclose()
+
+    def answer(self, request: Request) -> Answer:
+        """Do what a request asks that reached us by another door; never raises."""
+        answer = self._decide(request)
+        if answer.status != 404:  # it is another worker's call
+            self._answered(request, answer)
+        return answer
 
     def _answered(self, request: Request, answer: Answer) -> None:
         found = _PATH.fullmatch(request.path)
@@ -71,6 +84,9 @@ class TwilioApi:
         self._note("twilio_request", fields)
 
     async def _answer(self, request: Request) -> Answer:
+        return self._decide(request)
+
+    def _decide(self, request: Request) -> Answer:
         if not self._admits(request):
             return _error(401, 20003, "Authenticate", {"WWW-Authenticate": 'Basic realm="dueto"'})
         ours = self._exchange.account.sid
@@ -97,6 +113,16 @@ class TwilioApi:
         except (binascii.Error, ValueError):
             return False
         return scheme.lower() == "basic" and self._exchange.account.admits(user, password)
+
+
+def places_a_call(request: Request) -> bool:
+    """Whether it is about a new call, and no particular one's business."""
+    return _CALLS.fullmatch(request.path) is not None
+
+
+def answered_by_nobody() -> Answer:
+    """Return what a bot is told while nobody can tell."""
+    return _error(503, 20503, "Service unavailable: no worker answers")
 
 
 def _form(body: bytes) -> dict[str, str]:

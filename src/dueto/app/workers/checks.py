@@ -50,10 +50,6 @@ def check_for_workers(settings: Settings, count: int) -> None:
             problems.append(f"--workers: [media] public_url needs a port (ws://HOST:{port}): each worker adds its own")
     if settings.control.engine != "native":
         problems.append('--workers: [control] engine = "native" only: greenswitch accepts its connections itself')
-    if settings.twilio.listen_address is not None:
-        problems.append(
-            "--workers: the [twilio] endpoint can't be shared yet; leave its auth_token out, or use one process"
-        )
     if problems:
         raise SettingsError("\n".join(problems))
 

@@ -8,8 +8,8 @@ from dueto.app.workers.pipe import Pipe
 from dueto.app.workers.worker import Post
 from dueto.errors import SettingsError
 
-METRICS_S: Final = 1.0
-"How long a worker may take to say what it counted."
+ANSWER_S: Final = 1.0
+"How long a worker may take to say what it counted, or what becomes of a bot's request."
 
 
 class Hand:
@@ -26,7 +26,7 @@ class Hand:
         self.passed = 0
         self._taken = 0
         self._calls = 0
-        self._asked: dict[int, asyncio.Future[str]] = {}
+        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
     @property
     def load(self) -> int:
@@ -41,16 +41,20 @@ class Hand:
             self.ready.set_exception(SettingsError(str(line["failed"])))
         elif "calls" in line:
             self._calls, self._taken = int(line["calls"]), int(line["taken"])
-        elif (asked := self._asked.pop(line.get("metrics", -1), None)) is not None and not asked.done():
-            asked.set_result(str(line["text"]))
+        elif (asked := self._asked.pop(line.get("to", -1), None)) is not None and not asked.done():
+            asked.set_result(line)
 
     async def metrics(self) -> str:
         """What it counted. Raises: TimeoutError."""
+        return str((await self.ask("metrics"))["text"])
+
+    async def ask(self, what: str, **fields: Any) -> dict[str, Any]:
+        """Ask it for something; return what it says. Raises: TimeoutError."""
         number = max(self._asked, default=0) + 1
         self._asked[number] = asyncio.get_running_loop().create_future()
-        self.pipe.write(metrics=number)
+        self.pipe.write(ask=what, number=number, **fields)
         try:
-            async with asyncio.timeout(METRICS_S):
+            async with asyncio.timeout(ANSWER_S):
                 return await self._asked[number]
         finally:
             self._asked.pop(number, None)

@@ -15,6 +15,7 @@ from dueto.app.serve import Stop, stopped_by_signals
 from dueto.app.settings import Settings
 from dueto.app.status import StatusServer
 from dueto.app.workers.checks import check_for_workers
+from dueto.app.workers.front import Front
 from dueto.app.workers.hand import Hand
 from dueto.app.workers.merging import Merged
 from dueto.app.workers.pipe import Pipe, pass_on
@@ -57,7 +58,7 @@ class Supervisor:
         self._registry.register(self._merged)
         self._workers = Gauge("dueto_workers", "Worker processes, by state.", ["state"], registry=self._registry)
         self._listener: socket.socket | None = None
-        self.control_port = self.metrics_port = 0
+        self.control_port = self.metrics_port = self.twilio_port = 0
         self._log = structlog.get_logger()
 
     async def run(self, stop: Stop | None = None) -> None:
@@ -68,6 +69,7 @@ class Supervisor:
         stop = stop or Stop()
         loop = asyncio.get_running_loop()
         status: StatusServer | None = None
+        front: Front | None = None
         with stopped_by_signals(stop.ask):
             loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.replace_all(), "replace all"))
             try:
@@ -78,10 +80,14 @@ class Supervisor:
                     status = StatusServer(address, self._registry, self._ready, self._refresh)
                     await status.start()
                     self.metrics_port = status.address.port
+                if (address := self._settings.twilio.listen_address) is not None:
+                    front = Front(address, self._hands.values, self._least)
+                    await front.start()
+                    self.twilio_port = front.port
                 accepting = self._spawn(self._accept(self._listener), "accept")
                 self._log.info(
                     "ready", version=dueto.__version__, workers=self._count, control=self.control_port,
-                    metrics=self.metrics_port,
+                    metrics=self.metrics_port, twilio=self.twilio_port,
                 )  # fmt: skip
                 await stop.once()
                 accepting.cancel()
@@ -96,8 +102,9 @@ class Supervisor:
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
                 await self._kill(tuple(self._hands.values()))
-                if status is not None:
-                    await status.aclose()
+                for server in (status, front):
+                    if server is not None:
+                        await server.aclose()
         self._log.info("stopped")
 
     async def replace_all(self) -> None:

@@ -18,6 +18,7 @@ from dueto.app.sections import ControlSettings, TenantSettings
 from dueto.app.settings import Settings
 from dueto.app.workers.checks import share_of_ports, with_port
 from dueto.app.workers.pipe import Pipe, take
+from dueto.app.workers.relayed import fields_of_answer, request_of
 from dueto.errors import SettingsError
 
 REPORT_S = 0.02
@@ -54,7 +55,7 @@ Shared = TypeVar("Shared", ControlSettings, Profile, TenantSettings)
 
 
 def settings_of(settings: Settings, post: Post) -> Settings:
-    """Return a worker's own settings: its media ports, its share of every number of calls, no listener for metrics."""
+    """Return a worker's own settings: its media ports, its share of each number of calls, nothing else to listen on."""
     media, control = settings.media, settings.control
     listen = media.listen_address
     if media.dialect == "unicast":
@@ -72,6 +73,7 @@ def settings_of(settings: Settings, post: Post) -> Settings:
             "agents": {name: _shared(profile, post.of) for name, profile in settings.agents.items()},
             "tenants": {name: _shared(tenant, post.of) for name, tenant in settings.tenants.items()},
             "metrics": settings.metrics.model_copy(update={"listen": ""}),
+            "twilio": settings.twilio.model_copy(update={"listen": ""}),
         }
     )
 
@@ -146,8 +148,11 @@ class Worker:
                 if self._ending is not None:
                     await self._ending
                 return
-            if "metrics" in order:
-                pipe.write(metrics=order["metrics"], text=self._gateway.metrics().decode())
+            if order.get("ask") == "metrics":
+                pipe.write(to=order["number"], text=self._gateway.metrics().decode())
+            elif order.get("ask") == "request":
+                answer = self._gateway.asked_by_bot(request_of(order))
+                pipe.write(to=order["number"], **fields_of_answer(answer))
             elif (how := order.get("end")) in ("retire", "drain"):
                 self._end_by(str(how), int(order.get("passed", 0)))
             elif how == "close":
