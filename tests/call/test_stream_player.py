@@ -105,5 +105,6 @@ async def test_never_more_than_the_lead_is_ahead_of_the_callers_ear(
             ticks.tick(now[0])
         ahead.append(far.ahead_ms(at))
     assert max(ahead[40:]) <= dialect.lead_ms
-    assert min(ahead[40:]) >= (137 if message_frames == 1 else 99)  # a frame less, and what the beat was late
+    fewest = 140 if message_frames == 1 and play_ms >= 3 else 120  # a beat so soon after the start is not believed
+    assert min(ahead[40:]) >= fewest - 3 - 20 * (message_frames > 1)  # what the beat was late
     assert player.underruns == 0

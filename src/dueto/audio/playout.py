@@ -302,8 +302,8 @@ class Playout:
     def carry_on(self, now: float, lag_ms: float = 0.0) -> bytes | None:
         """Return the next frame of a bursty utterance that is playing, if it is all that a ticker would get from `due`.
 
-        It counts as sent. None: nothing has changed; ask `due`. Nearly every frame of what is said goes this way, at a
-        third of the cost of the other.
+        It counts as sent; `lag_ms` as there. None: nothing has changed; ask `due`. Nearly every frame of what is said
+        goes this way, at a third of the cost of the other.
         """
         order, spans, start_s = self._order, self._spans, self._play_until
         early_s = start_s - now - self._ahead_s + lag_ms / 1000

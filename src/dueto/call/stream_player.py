@@ -26,6 +26,8 @@ OFF_BEAT_LAG_MS = 40
 "That, and a round of the ticker, which is in no step with the far end."
 BEAT_S = 0.03
 "The switch's frames beat the time while they come no further apart than this; else the ticker does."
+STALE_S = 0.003
+"A beat that comes so soon after the first frame was on its way already when that was sent."
 MARK_S = 0.5
 "How much later than the ledger thinks a mark may be told: then it is taken for lost, as resampling loses them."
 
@@ -83,10 +85,10 @@ Beats = Callable[[Callable[[bytes], object]], Callable[[], None]]
 class StreamPlayer:
     """Frames down a stream, paced by the ledger. What fits within the lead goes out in the same turn of the loop.
 
-    The far end plays a frame in the moment in which it sends one of the caller's. So while something is said, a frame
-    goes down for each that comes: the far end then holds the same number of them whatever its phase. (The ticker's own
-    phase would make a frame of difference: less cover against stalls, or more that sounds after a cut.) The ticker
-    stands in where frames come in bundles, or not at all.
+    The far end plays a frame in the moment in which it sends one of the caller's. So while something is said those are
+    counted, and a frame goes down for each: the far end then holds the same number of them whatever its phase, or ours.
+    (By the ledger's clock alone it may hold two more or fewer: more that sounds after a cut, or less cover against
+    stalls.) The ticker stands in where frames come in bundles, or not at all.
     """
 
     def __init__(
@@ -125,9 +127,9 @@ class StreamPlayer:
         self._off_beat: Callable[[], None] | None = None
         self._beat_at = self._beats_until = float("-inf")
         self._began_at = float("-inf")
-        "When the first frame was sent out of silence; its first beat tells when it is played."
-        self._lag_ms = 0.0
-        "How much later than the ledger thinks that is: by what is left of the far end's packet time."
+        "When something was last sent out of silence."
+        self._unplayed_ms = 0.0
+        "What of ours the far end has still to begin to play, by its beats; lost ones make it too much."
         self._paused = False
         self._settled_at = 0.0
         self._marks = 0
@@ -300,17 +302,17 @@ class StreamPlayer:
         self._ticker.add(self._tick)
         if self._beats is not None and self._off_beat is None:
             self._off_beat = self._beats(self._beat)
+            self._unplayed_ms = max(self._ledger.plays_until - self._clock(), 0.0) * 1000
 
     def _beat(self, frame: bytes) -> None:
         """A frame of the caller's: the far end has just played one of ours."""
         now = self._clock()
         since_s, self._beat_at = now - self._beat_at, now
+        if now - self._began_at >= STALE_S:
+            self._unplayed_ms = max(self._unplayed_ms - PACKET_MS, 0.0)
         if since_s < BEAT_S / 3:  # in a bundle, or after a stall
             return
-        if self._began_at + BEAT_S > now:  # its first packet
-            self._lag_ms = min((now - self._began_at) * 1000, PACKET_MS)
-            self._began_at = float("-inf")
-        elif since_s < BEAT_S:
+        if since_s < BEAT_S:
             self._beats_until = now + BEAT_S
         self._round(now)
 
@@ -323,16 +325,13 @@ class StreamPlayer:
             self._backlog_at = now
             backlog_ms = media.backlog_bytes() / self._wire_bytes_per_ms
         elif media is not None and self._raw and len(self._sayings) == 1 and not self._more_to_see_to(now):
-            frame = self._ledger.carry_on(now, self._lag_now_ms(now))
+            frame = self._ledger.carry_on(now, self._lag_ms(now))
             if frame is not None:  # nearly always
                 media.send_audio(frame)
                 self.frames_sent += 1
+                self._unplayed_ms += PACKET_MS
                 return True
         return self._pump(now, backlog_ms, ticks=True)
-
-    def _lag_now_ms(self, now: float) -> float:
-        """How much later than the ledger thinks the far end plays, as far as whoever asks now can tell."""
-        return self._lag_ms if now < self._beats_until else OFF_BEAT_LAG_MS
 
     def _more_to_see_to(self, now: float) -> bool:
         """Whether there is more than frames to be sent; or they may not be."""
@@ -343,18 +342,18 @@ class StreamPlayer:
         media = self._media()
         if media is not None and not self._paused and now >= self._settled_at:
             begins = self._ledger.plays_until <= now
-            if begins:
-                self._lag_ms = PACKET_MS
             frames = self._ledger.due(
                 now,
                 backlog_ms,  # counts once, when it was measured
                 ticks=ticks,
                 filler_ms=media.filler_ms,
-                lag_ms=self._lag_now_ms(now) if ticks else self._lag_ms,
+                lag_ms=PACKET_MS if begins else self._lag_ms(now),
             )
             if begins and frames:
                 self._began_at = now
+                self._unplayed_ms = media.filler_ms
                 self._beats_until = now + BEAT_S if self._beats is not None else now
+            self._unplayed_ms += len(frames) * self._dialect.frame_ms
             self._send(media, frames)
             if frames and self._dialect.marks:
                 self._mark_the_last(media)
@@ -379,6 +378,16 @@ class StreamPlayer:
             self._off_beat()
             self._off_beat = None
         return busy
+
+    def _lag_ms(self, now: float) -> float:
+        """How much longer than the ledger thinks the far end sounds: with the packet that it has begun to play."""
+        if now >= self._beats_until:
+            return OFF_BEAT_LAG_MS
+        ahead_ms = max(self._ledger.plays_until - now, 0.0) * 1000
+        lag_ms = PACKET_MS + self._unplayed_ms - ahead_ms
+        if lag_ms > OFF_BEAT_LAG_MS:  # beats were lost
+            self._unplayed_ms, lag_ms = ahead_ms, PACKET_MS
+        return max(lag_ms, 0.0)
 
     def _send(self, media: MediaLeg, frames: list[bytes]) -> None:
         if self._dialect.text is None:
