@@ -68,3 +68,49 @@ def test_ten_thousand_calls_leave_nothing_behind_and_memory_is_flat(caplog: pyte
     assert len(legs_of_anybody()) <= before
     print(f"\nallocated blocks after {WARM}, {CALLS // 2}, {CALLS} calls: {warm}, {half}, {whole}")
     assert whole - warm < CALLS // 10  # one block kept per ten calls would already be too many
+
+
+def test_a_call_that_is_over_is_gone_without_the_garbage_collector() -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    failures = 0
+
+    async def agent(call: Call) -> None:
+        nonlocal failures
+        await call.joined(5.0)
+        session = call._session
+        voice = session.voice
+        parts = (call, session, voice, voice.hearing, voice.player, session.seat, session.conduct, session.transcript)
+        for thing in (*parts, session.control, asyncio.current_task()):
+            assert thing is not None
+            alive.add(thing)
+        call.audio_to(lambda frame: call.write_now(frame))
+        call.transcript.add("agent", "Hello.")
+        await call.say(b"\0" * 640)
+        async for _ in call.events():
+            if failures == 2:
+                failures += 1
+                raise ValueError("a bug of the agent")
+            failures += 1
+
+    async def script(line: Line) -> None:
+        await line.wait(0.3)
+        await line.press("1", ms=40)
+        await line.wait(0.2)
+
+    async def run() -> None:
+        async with virtual_desk(agent, keep_journal=False) as here, here.switch() as switch:
+            for _ in range(5):
+                call = await switch.place(Caller(script=script))
+                await call.done()
+                await call.released()
+                await here.desk.empty()
+            await asyncio.sleep(1.0)  # the loop forgets its timers
+
+    gc.collect()
+    gc.disable()
+    try:
+        run_virtual(run(), start_s=1000.0)
+        assert failures > 3
+        assert not [type(thing).__name__ for thing in alive]
+    finally:
+        gc.enable()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dueto.call import phase
 from dueto.call.consult import Consultation, Introduce
 from dueto.call.hours import open_destination
+from dueto.call.part import Part
 from dueto.call.ports import Accept, Announce, Destination, Mode, TransferResult
 from dueto.call.transfer import VARIABLES_OF_THIS_ATTEMPT, failed_bridge, referred
 from dueto.errors import CommandRefused, DuetoError, LegClosed, NotCapable, ReplyTimeout
@@ -36,11 +37,11 @@ SLACK_S = 10.0
 SORRY = "I am sorry, something went wrong. One moment, please."
 
 
-class Conduct:
+class Conduct(Part):
     """The slow side of one session."""
 
     def __init__(self, session: "Session") -> None:
-        self._session = session
+        super().__init__(session)
         self._result: dict[str, str] = {}
         self._cause = "NORMAL_CLEARING"
         self._parks = False

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from dueto.call.filed import Filed, Piece, quietest
-from dueto.call.player import Saying, Silent, Tape
+from dueto.call.player import Saying, Silent, Tape, nobody
 from dueto.clock import Clock
 from dueto.errors import (
     CommandRefused,
@@ -185,6 +185,10 @@ class FilePlayer:
 
     def end(self) -> None:
         """Nothing to do: the call's tasks end by themselves."""
+
+    def release(self) -> None:
+        """Nothing of the call goes on: let go of it."""
+        self._media = self._control = nobody
 
     def stream_came(self) -> None:
         """The files that nobody has told us of went with the stream before."""

@@ -41,6 +41,10 @@ class Hearing:
 
         return remove
 
+    def release(self) -> None:
+        """Nobody listens any more."""
+        self._sinks = ()
+
     def message(self, data: bytes) -> None:
         """Take one binary message of the stream."""
         if len(data) == self._at_once:  # nearly always

@@ -5,6 +5,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from dueto.call.events import CallEvent, Held, Resumed
+from dueto.call.part import Part
 from dueto.errors import DuetoError, ReplyTimeout
 from dueto.wire.esl import Api, checked
 
@@ -17,7 +18,7 @@ HOLD_MUSIC = "local_stream://moh"
 SILENCE = "silence"
 
 
-class Hold:
+class Hold(Part):
     """What one caller hears from the switch while nobody speaks to him, and who put him on hold.
 
     `uuid_hold` signals the hold to the caller's telephone, but its music goes to the channel that is bridged with it,
@@ -25,7 +26,7 @@ class Hold:
     """
 
     def __init__(self, session: "Session") -> None:
-        self._session = session
+        super().__init__(session)
         self._music: asyncio.Task[None] | None = None
         self.ours = False
         "A verb of ours put the caller on hold, not his telephone."

@@ -102,8 +102,13 @@ class Outcome:
             self._done.set_result(None)
         else:
             self._done.set_exception(error)
-        if self.on_end is not None:
-            self.on_end()
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
+
+
+def nobody() -> None:
+    """The leg of a call that is over."""
 
 
 def _retrieve(future: "asyncio.Future[None]") -> None:
@@ -163,6 +168,10 @@ class Player(Protocol):
 
     def end(self) -> None:
         """The call is over."""
+        ...
+
+    def release(self) -> None:
+        """Nothing of the call goes on: let go of it."""
         ...
 
     @property

@@ -9,6 +9,7 @@ from dueto.call import phase
 from dueto.call.events import CallEvent
 from dueto.call.house import Route
 from dueto.call.mailbox import Mailbox
+from dueto.call.part import Part
 from dueto.call.ports import Forewarned, forewarned
 from dueto.errors import AgentTooSlow, CallEnded, DuetoError
 
@@ -20,11 +21,11 @@ CANCELS = 3
 "How often, a second apart, an agent is cancelled before we go on without it."
 
 
-class Seat:
+class Seat(Part):
     """Runs the agent once. Whatever becomes of it, the phase machine is told exactly once."""
 
     def __init__(self, session: "Session") -> None:
-        self._session = session
+        super().__init__(session)
         self._mailbox = Mailbox()
         self._task: asyncio.Task[None] | None = None
         self._reported = False
@@ -79,10 +80,7 @@ class Seat:
 
     def events(self) -> AsyncIterator[CallEvent]:
         """What waits, and what comes; HungUp is the last."""
-        return self._mailbox.read(self._hangup_delivered)
-
-    def _hangup_delivered(self) -> None:
-        self._session.journal("hangup_delivered", to_agent_ms=self._session.gone_for_s * 1000)
+        return self._mailbox.read(self._session.hangup_delivered)
 
     def close(self, patience_s: float) -> None:
         """Give the agent `patience_s` to return, then cancel it; do without it if it does not even heed that."""
@@ -119,7 +117,10 @@ class Seat:
         except Exception as raised:
             if not (session.ended and isinstance(raised, CallEnded)):
                 error = raised
-        self._report(error)
+        try:
+            self._report(error)
+        finally:
+            del error  # whose traceback holds this very frame
         self._left()
 
     async def _route(self, call: "Call", route: Route) -> None:

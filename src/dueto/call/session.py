@@ -95,6 +95,8 @@ class Session(Reach):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._happening = False
         self._to_happen: list[phase.Event] = []
+        self._to_note: list[tuple[str, dict[str, object]]] = []
+        "What is noted of the hangup, once the agent has had its turn."
         self._cause: str | None = None
         self._witness = ""
         self._born = house.clock()
@@ -142,11 +144,6 @@ class Session(Reach):
         """Bound a verb to the call's life: the end of the call wakes it with CallEnded."""
         return self.life.bound()
 
-    @property
-    def gone_for_s(self) -> float:
-        """How long ago the call ended, in seconds."""
-        return self.house.clock() - self._gone_at
-
     def seal(self, sealed: bool) -> None:
         """Let no frame pass in either direction, whatever the phase: the caller is about to talk to somebody else."""
         self.sealed = sealed
@@ -182,9 +179,19 @@ class Session(Reach):
 
     def journal(self, event: str, **fields: object) -> None:
         """Note something worth a log line."""
+        if self._to_note:
+            self._note_hangup()
         self.house.journal(self.unique_id, event, fields)
         if self.recording is not None:
             self.recording.note(event, fields)
+
+    def hangup_delivered(self) -> None:
+        """The agent is about to be handed HungUp."""
+        to_agent_ms = (self.house.clock() - self._gone_at) * 1000
+        if self._to_note:
+            self._to_note.append(("hangup_delivered", {"to_agent_ms": to_agent_ms}))
+        else:
+            self.journal("hangup_delivered", to_agent_ms=to_agent_ms)
 
     def record(self) -> Recording:
         """Begin a recording, and say so to the caller where the rules want it. Raises: NotCapable: says why not."""
@@ -412,14 +419,17 @@ class Session(Reach):
                 self._end(before)
 
     def _end(self, before: CallState) -> None:
-        """Stop here and now what the call would still do; let go of everything right after the agent's turn."""
+        """Stop here and now what the call would still do; the rest, notes included, comes right after the agent's turn.
+
+        Those notes were 90 of 230 us between the switch's bytes and the agent, in a process that has a thousand calls.
+        """
         self._gone_at = self.house.clock()
         grace = self._timers.pop("grace", None) if not self.state.told else None
         self._stop_timers(*self._timers)
         if grace is not None:
             self._timers["grace"] = grace
         self._name_witness(before)
-        self.journal("hungup", cause=self._cause, witness=self._witness)
+        self._to_note.append(("hungup", {"cause": self._cause, "witness": self._witness}))
         self.life.end()
         self.tasks.cancel()
         self.voice.end()
@@ -429,6 +439,7 @@ class Session(Reach):
     def _let_go(self) -> None:
         """End what the call holds: a good third of what a hangup costs, most of it the stream's CLOSE."""
         self._lets_go = False
+        self._note_hangup()
         if self.b_leg:
             self.cancel_b_leg()
         if self.recording is not None:
@@ -442,6 +453,11 @@ class Session(Reach):
         self.check_over()
 
     # -- inside
+
+    def _note_hangup(self) -> None:
+        notes, self._to_note = self._to_note, []
+        for event, fields in notes:
+            self.journal(event, **fields)
 
     def _name_witness(self, before: CallState) -> None:
         if not self._witness:
@@ -498,3 +514,7 @@ class Session(Reach):
         self.journal("call_ended", duration_s=duration_s, cause=self._cause, **self.voice.figures())
         self.channel_events.close()
         self.registry.over(self)
+        self.tasks.release()
+        self.transcript.release()
+        self.voice.release()
+        self.control = self.media = self.recording = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dueto.audio import Resampler
 from dueto.audio.playout import Playout, Utterance
-from dueto.call.player import Outcome, Saying, Silent, Tape
+from dueto.call.player import Outcome, Saying, Silent, Tape, nobody
 from dueto.clock import Clock
 from dueto.errors import Interrupted
 from dueto.legs.ports import MediaLeg
@@ -268,6 +268,10 @@ class StreamPlayer:
             _, silent, ends_at = self._silence
             self._silence = None
             silent(ends_at, "ledger")
+
+    def release(self) -> None:
+        """Nothing of the call goes on: let go of it."""
+        self._media, self._beats = nobody, None
 
     def stream_came(self) -> None:
         """A new stream: go on."""

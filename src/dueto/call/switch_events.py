@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from dueto.call import phase
 from dueto.call.events import Custom, Dtmf
 from dueto.call.keys import press
+from dueto.call.part import Part
 from dueto.legs.ports import ControlLeg
 from dueto.wire.esl import Event
 
@@ -76,16 +77,16 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-class ChannelEvents:
+class ChannelEvents(Part):
     """The events of one channel, told by its control leg; and by the switch's own event socket while it has none.
 
     Each counts once, by its Event-Sequence. The hangup counts whoever tells it.
     """
 
-    __slots__ = ("_before", "_session", "_so_far", "_unwatch")
+    __slots__ = ("_before", "_so_far", "_unwatch")
 
     def __init__(self, session: "Session") -> None:
-        self._session = session
+        super().__init__(session)
         self._so_far = 0
         self._before = 0
         "What was told before the present control leg came."

@@ -32,6 +32,10 @@ class Tasks:
             if task is not but:
                 task.cancel()
 
+    def release(self) -> None:
+        """None runs and none will: tell nobody any more."""
+        self._failed, self._on_empty = _unheard, _nothing
+
     async def finish(self, patience_s: float) -> None:
         """Let them come to their end; what has not by then is cancelled."""
         if self._running:
@@ -44,3 +48,11 @@ class Tasks:
             self._failed(task.get_name(), error)
         if not self._running:
             self._on_empty()
+
+
+def _unheard(name: str, error: BaseException) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass

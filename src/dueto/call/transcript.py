@@ -40,8 +40,16 @@ class Transcript:
             self._lines.append(Line(who, text))
             self._note("transcript", who=who, text=_DIGITS.sub(lambda found: "*" * len(found[0]), text), **facts)
 
+    def release(self) -> None:
+        """The call is over: what is written from now on is noted nowhere."""
+        self._note = _unnoted
+
     def __iter__(self) -> Iterator[Line]:
         return iter(tuple(self._lines))
 
     def __len__(self) -> int:
         return len(self._lines)
+
+
+def _unnoted(event: str, **facts: object) -> None:
+    pass

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dueto.call.part import Part
 from dueto.call.phase import GiveUpTime, Phase
 from dueto.errors import DuetoError, LegClosed, NotCapable, RemoteProtocolError, ReplyTimeout
 from dueto.legs.ports import ControlLeg, PacketDoor, PacketLeg
@@ -40,11 +41,11 @@ ENDING = frozenset({"bridge", "playback"})
 _SECRETARY = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
 
-class UnicastStream:
+class UnicastStream(Part):
     """Keeps one session's stream going."""
 
     def __init__(self, session: "Session", door: PacketDoor) -> None:
-        self._session = session
+        super().__init__(session)
         self._door = door
         self._spent: ControlLeg | None = None
         "The control leg whose park loop has had its `unicast`."

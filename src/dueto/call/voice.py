@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dueto.call.file_player import FilePlayer
 from dueto.call.hearing import AudioQueue, Hearing
+from dueto.call.part import Part
 from dueto.call.phase import Phase
 from dueto.call.player import Player, Saying
 from dueto.call.ports import Ear
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from dueto.call.session import Session
 
 
-class Voice:
+class Voice(Part):
     """Begins with the first stream and outlives its losses: what was queued for the caller waits for the next one."""
 
     def __init__(self, session: "Session") -> None:
-        self._session = session
+        super().__init__(session)
         self.hearing: Hearing | None = None
         self.player: Player | None = None
         self.open = False
@@ -218,6 +219,13 @@ class Voice:
         for ear in self._ears:
             self._session.tasks.start("ear", ear.aclose())
         self._ears.clear()
+
+    def release(self) -> None:
+        """Nothing of the call goes on: undo the circles in which its objects hold each other."""
+        if self.hearing is not None:
+            self.hearing.release()
+        if self.player is not None:
+            self.player.release()
 
     def figures(self) -> dict[str, object]:
         """What went through, for the journal."""

@@ -146,7 +146,7 @@ class OutboundLeg(asyncio.Protocol):
         self._replies.clear()
         self._executions.fail(error)
         self._jobs.fail(error)
-        sink, self._sink = self._sink, None
+        sink, self._sink, self._transport = self._sink, None, None
         if sink is not None:
             sink.control_closed(self, self._reason)
 

@@ -23,8 +23,16 @@ _USUAL = re.compile(
     rb"Content-Length: (\d{1,12})\nContent-Type: text/event-plain\n\n"
     rb"|Content-Type: command/reply\nReply-Text: [^\r\n]*+\n\n"
     rb"|Content-Type: api/response\nContent-Length: (\d{1,12})\n\n"
+    rb"|Content-Type: text/disconnect-notice\n"
+    rb"(?:Controlled-Session-UUID: [^\r\n]*+\n)?(?:Content-Disposition: [^\r\n]*+\n)?"
+    rb"(?:Channel-Name: [^\r\n]*+\n)?(?:Linger-Time: [^\r\n]*+\n)?Content-Length: (\d{1,12})\n\n"
 ).match
-"The openings of nearly all that a switch says, exactly as it writes them."
+"The openings of nearly all that a switch says, exactly as it writes them; each kind has its group, a reply none."
+_USUAL_KINDS: dict[int | None, type[Reply | ApiResponse | DisconnectNotice]] = {
+    None: Reply,
+    2: ApiResponse,
+    3: DisconnectNotice,
+}
 _FRAMING = {name: b"\n" + name + b":" for name in (b"content-type", b"content-length", b"event-name")}
 _ALL_BUT_MARKS = bytes(set(range(256)) - set(b":\n"))
 _SIMPLE: dict[bytes, type[ApiResponse | DisconnectNotice | AuthRequest | Rejection | LogLine]] = {
@@ -96,27 +104,20 @@ class Decoder:
         """
         most = self._limits.body_bytes
         while opening := _USUAL(data, at):
-            start = opening.end()
-            event_length, length = opening.groups()
-            if event_length is not None:
-                size = int(event_length)
-                end = start + size
-                if end > len(data) or size > most:
-                    break
-                content = data[start - 1 : end]
-                if content.endswith(b"\n\n") and content.rfind(b"\nContent-Length:") < 0:  # no body, as nearly always
-                    messages.append(Event(content, size - 1))
-                else:
-                    messages.append(Event.from_content(content))
-                at = end
-                continue
-            size = 0 if length is None else int(length)
+            start, group = opening.end(), opening.lastindex
+            size = 0 if group is None else int(opening[group])
             end = start + size
-            if end > len(data) or size > most or start - at > self._most_head:
+            if end > len(data) or size > most:
                 break
-            head = b"\n" + data[at : start - 1]
-            reply = Reply if length is None else ApiResponse
-            messages.append(reply(head, len(head) - 1, data[start:end]))
+            if group != 1:
+                if start - at > self._most_head:
+                    break
+                head = b"\n" + data[at : start - 1]
+                messages.append(_USUAL_KINDS[group](head, len(head) - 1, data[start:end]))
+            elif data.endswith(b"\n\n", start, end) and data.rfind(b"\nContent-Length:", start - 1, end) < 0:
+                messages.append(Event(data[start - 1 : end], size - 1))  # without a body, as nearly always
+            else:
+                messages.append(Event.from_content(data[start - 1 : end]))
             at = end
         return at
 
