@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dueto.agents.media_streams import Account, Exchange, NumberPolicy, call_sid
-from dueto.agents.media_streams.twiml import Verb
+from dueto.agents.media_streams.account import MOST_OVER
+from dueto.agents.media_streams.verbs import Verb
 from dueto.errors import LocalProtocolError
 
 NUMBERS = NumberPolicy(("+4930*", "110", "0*9"), "sofia/gateway/trunk/{number}")
@@ -86,4 +87,14 @@ def test_a_call_that_was_entered_anew_is_not_lost_by_the_end_of_the_first() -> N
     assert exchange.find("CA1") is second
     exchange.leave("CA1", second)
     assert exchange.find("CA1") is None
+    assert len(exchange) == 0
+
+
+def test_only_so_many_calls_that_are_over_are_remembered() -> None:
+    exchange = Exchange()
+    sids = [f"CA{number:032x}" for number in range(MOST_OVER + 5)]
+    for sid in sids:
+        exchange.over({"CallSid": sid, "CallStatus": "completed"})
+    assert not any(exchange.find(sid) for sid in sids[:5])
+    assert all(exchange.find(sid) for sid in sids[5:])
     assert len(exchange) == 0

@@ -10,8 +10,10 @@ from dueto.agents.media_streams.twiml import (
     MAX_TWIML_BYTES,
     ConnectStream,
     Dial,
+    Gather,
     Hangup,
     Pause,
+    Play,
     PlayDigits,
     Redirect,
     Say,
@@ -70,6 +72,28 @@ def test_every_verb_is_read_in_order() -> None:
     )
 
 
+def test_keys_are_gathered_while_something_is_heard() -> None:
+    twiml = """
+        <Gather input="dtmf speech" numDigits="4" timeout="3" finishOnKey="*" action="/pin" method="get"
+            actionOnEmptyResult="true">
+            <Say>Your <emphasis>four</emphasis> digits, <break time="1s"/>please.</Say>
+            <Pause/><Play loop="2">beep.wav</Play>
+        </Gather>
+        <Gather/><Play loop="0">/music.wav</Play>"""
+    prompt = (Say("Your four digits, please."), Pause(1.0), Play("https://bot.example.com/calls/beep.wav", 2))
+    assert read_twiml(response(twiml), HERE) == (
+        Gather("https://bot.example.com/pin", prompt, 4, "*", 3.0, tells_nothing=True, method="GET"),
+        Gather(HERE),
+        Play("https://bot.example.com/music.wav", 1000),
+    )
+
+
+def test_what_came_over_rest_has_no_url_to_gather_for() -> None:
+    with pytest.raises(RemoteProtocolError, match="http://"):
+        read_twiml("<Response><Gather/></Response>")
+    assert read_twiml('<Response><Gather action="https://x/y"/></Response>') == (Gather("https://x/y"),)
+
+
 def test_an_empty_response_does_nothing() -> None:
     assert read_twiml("<Response/>") == ()
 
@@ -80,8 +104,14 @@ def test_an_empty_response_does_nothing() -> None:
         ("hello", "no XML"),
         ("<Response>", "no XML"),
         ("<Answer/>", "begins with <Response>"),
-        (response("<Gather/>"), "<Gather>, which there is not here"),
-        (response("<Play>https://x/y.mp3</Play>"), "<Play>"),
+        (response("<Record/>"), "<Record>, which there is not here"),
+        (response("<Play>file:///etc/passwd</Play>"), "http:// or https://"),
+        (response('<Gather input="speech"/>'), "nobody here who listens for words"),
+        (response("<Gather><Dial>1</Dial></Gather>"), "<Dial> within <Gather>"),
+        (response('<Gather><Play digits="1"/></Gather>'), "<Play> within <Gather>"),
+        (response('<Gather finishOnKey="x"/>'), "finishOnKey"),
+        (response('<Gather action="wss://x"/>'), "http:// or https://"),
+        (response('<Redirect method="PUT">/x</Redirect>'), "neither GET nor POST"),
         (response("<Connect/>"), "other than one <Stream>"),
         (response('<Connect><Stream url="https://x"/></Connect>'), "ws:// or wss://"),
         (response('<Connect><Stream url="/ws"/></Connect>'), "ws:// or wss://"),
@@ -134,7 +164,9 @@ WORDS = st.sampled_from(
         "//\u2100.com",
     ]
 )
-NAMES = st.sampled_from(["Response", "Connect", "Stream", "Parameter", "Dial", "Number", "Say", "Pause", "Redirect"])
+NAMES = st.sampled_from(
+    ["Response", "Connect", "Stream", "Parameter", "Dial", "Number", "Say", "Pause", "Redirect", "Gather", "Play"]
+)
 ATTRIBUTES = st.dictionaries(
     st.sampled_from(["url", "name", "value", "length", "timeout", "action"]), WORDS, max_size=2
 )
@@ -165,5 +197,7 @@ def test_whatever_comes_is_read_or_refused_and_nothing_else(document: bytes) -> 
         if isinstance(verb, ConnectStream):
             assert verb.url.startswith(("ws://", "wss://"))
             assert verb.url.isprintable()
-        if isinstance(verb, Redirect):
+        if isinstance(verb, Gather):
+            assert verb.action.startswith(("http://", "https://"))
+        if isinstance(verb, Redirect | Play):
             assert verb.url.startswith(("http://", "https://"))

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -98,8 +99,10 @@ async def test_completed_hangs_up(here: Here) -> None:
 
 async def test_twiml_and_a_url_take_the_call_from_the_bot(here: Here) -> None:
     assert (await here.post(Twiml="<Response><Dial>sales</Dial><Hangup/></Response>"))[0] == 200
-    assert (await here.post(Url="https://bot.example.com/next?x=1&y=2", Method="POST"))[0] == 200
-    assert here.call.wanted == [(Dial("sales"), Hangup()), (Redirect("https://bot.example.com/next?x=1&y=2"),)]
+    url = "https://bot.example.com/next?x=1&y=2"
+    assert (await here.post(Url=url, Method="POST"))[0] == 200
+    assert (await here.post(Url=url, Method="GET"))[0] == 200
+    assert here.call.wanted == [(Dial("sales"), Hangup()), (Redirect(url),), (Redirect(url, "GET"),)]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ async def test_twiml_and_a_url_take_the_call_from_the_bot(here: Here) -> None:
         {"Url": "https://["},
         {"Url": "https://x:99999/"},
         {"Url": "https://x\r\nX: y"},
-        {"Url": "https://x", "Method": "GET"},
+        {"Url": "https://x", "Method": "PUT"},
     ],
 )
 async def test_what_can_not_be_done_is_refused_and_nothing_happens(here: Here, form: dict[str, str]) -> None:
@@ -122,6 +125,14 @@ async def test_what_can_not_be_done_is_refused_and_nothing_happens(here: Here, f
     assert (status, error["status"]) == (400, 400)
     assert error["message"]
     assert here.call.wanted == []
+
+
+async def test_an_api_key_is_as_good_as_the_token(here: Here) -> None:
+    key, secret = "SK" + "d4" * 16, "the secret of that key"
+    here.exchange.account = replace(here.exchange.account, keys={key: secret})
+    assert (await here.ask(auth=f"{key}:{secret}"))[0] == 200
+    for wrong in (f"{key}:{TOKEN}", f"{SID}:{secret}", f"{key}:", "SK:"):
+        assert (await here.ask(auth=wrong))[0] == 401
 
 
 async def test_a_call_that_can_not_be_redirected_says_why(here: Here) -> None:
@@ -208,7 +219,9 @@ async def test_a_call_is_placed_rings_and_is_gone_when_nobody_takes_it(here: Her
     placing.answers.set()
     await placing.over.wait()
     await asyncio.sleep(0)
-    assert (await here.ask(path=path))[0] == 404
+    assert (await here.ask(path=path))[1]["status"] == "busy", "what became of it is remembered"
+    assert (await here.ask("POST", path, "Status=completed"))[1]["status"] == "busy"
+    assert (await here.ask("POST", path, "Twiml=%3CResponse%2F%3E"))[0] == 400
 
 
 async def test_a_call_that_rings_can_be_ended(here: Here, placing: Dialler) -> None:
@@ -228,6 +241,9 @@ async def test_a_call_that_rings_can_be_ended(here: Here, placing: Dialler) -> N
         ORDER.replace("From=%2B49302", "From="),
         ORDER.replace("Twiml", "Tweet"),
         ORDER.replace("Timeout=20", "Timeout=soon"),
+        f"{ORDER}&StatusCallback=ftp%3A%2F%2Fx",
+        f"{ORDER}&StatusCallback=https%3A%2F%2Fx&StatusCallbackEvent=answered&StatusCallbackEvent=ended",
+        f"{ORDER}&StatusCallback=https%3A%2F%2Fx&StatusCallbackMethod=PUT",
     ],
 )
 async def test_a_call_that_can_not_be_placed_is_refused(here: Here, placing: Dialler, order: str) -> None:

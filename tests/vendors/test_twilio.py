@@ -6,15 +6,29 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from tests.agents.fakes.media_streams_bot import Talk, bot
-from tests.agents.test_media_streams import SECRET, SID, TOKEN, connected, heard_ms, house, sound, stays, switch_for
+from tests.agents.test_media_streams import (
+    SECRET,
+    SID,
+    TOKEN,
+    connected,
+    heard_ms,
+    house,
+    sound,
+    stays,
+    switch_for,
+    webhook,
+)
 
 from dueto.agents.media_streams import Account, call_sid, twiml
 from dueto.agents.media_streams.twiml import read_twiml
 from dueto.app.gateway import Gateway
+from dueto.app.http import Answer, Request
 from dueto.app.settings import load_settings
+from dueto.audio.pcm import write_wav
 from dueto.sim import Access, Caller, Endpoint, Line, Switch, tone
 
 twilio_rest = pytest.importorskip("twilio.rest", reason="the vendors group is not installed: ./test does")
@@ -54,6 +68,15 @@ async def test_the_library_looks_at_a_call_redirects_and_ends_it() -> None:
 
 async def test_the_library_places_a_call_that_a_bot_talks_on() -> None:
     looked_at = asyncio.Event()
+    told: list[tuple[str, str]] = []
+    all_told = asyncio.Event()
+
+    async def status(request: Request) -> Answer:
+        form = dict(parse_qsl(request.body.decode(), keep_blank_values=True))
+        told.append((form["CallStatus"], form["SequenceNumber"]))
+        if form["CallStatus"] == "completed":
+            all_told.set()
+        return Answer(200, b"")
 
     async def talks(talk: Talk) -> None:
         talk.say(sound(0.4))
@@ -61,7 +84,11 @@ async def test_the_library_places_a_call_that_a_bot_talks_on() -> None:
         talk.close()
 
     endpoints = {"user/+49301": Endpoint(answer_after_s=0.1)}
-    async with bot(talks) as there, Switch("", "", endpoints=endpoints, event_tick_s=0) as switch:
+    async with (
+        bot(talks) as there,
+        webhook(status) as url,
+        Switch("", "", endpoints=endpoints, event_tick_s=0) as switch,
+    ):
         port = await switch.listen_inbound(access=Access("not ClueCon"))
         link = {"address": f"127.0.0.1:{port}", "password": "not ClueCon"}
         policy = {"allow": ["+4930*"], "dial": "user/{number}"}
@@ -69,7 +96,8 @@ async def test_the_library_places_a_call_that_a_bot_talks_on() -> None:
             await here.noted.until("switch_up")
             calls = client(here.gateway.twilio_port).calls
             twiml = f'<Response><Connect><Stream url="{there.url}"/></Connect></Response>'
-            placed = await asyncio.to_thread(calls.create, to="+49301", from_="+49302", twiml=twiml, timeout=20)
+            wish = {"status_callback": url, "status_callback_event": ["initiated", "answered", "completed"]}
+            placed = await asyncio.to_thread(calls.create, to="+49301", from_="+49302", twiml=twiml, timeout=20, **wish)
             assert (placed.status, placed.direction) == ("queued", "outbound-api")
             talk = await there.talk()
             await talk.until(lambda: bool(talk.audio))
@@ -79,6 +107,9 @@ async def test_the_library_places_a_call_that_a_bot_talks_on() -> None:
             looked_at.set()
             await talk.until(lambda: talk.closed is not None)
             await here.noted.until("call_ended")
+            async with asyncio.timeout(10):
+                await all_told.wait()
+    assert told == [("initiated", "0"), ("in-progress", "1"), ("completed", "2")]
 
 
 async def test_the_library_understands_our_refusals() -> None:
@@ -94,8 +125,8 @@ async def test_the_library_understands_our_refusals() -> None:
         with pytest.raises(error) as refusal:
             await asyncio.to_thread(client(port).calls("CA" + "0" * 32).fetch)
         assert (refusal.value.status, refusal.value.code) == (404, 20404)
-        with pytest.raises(error, match="Gather") as refusal:
-            await asyncio.to_thread(client(port).calls(sid).update, twiml="<Response><Gather/></Response>")
+        with pytest.raises(error, match="Record"):
+            await asyncio.to_thread(client(port).calls(sid).update, twiml="<Response><Record/></Response>")
         assert not talk.stopped
         call.hang_up()
         await call.done()
@@ -156,6 +187,61 @@ async def uvicorn_serving(app: Any) -> AsyncIterator[int]:
         server.should_exit = True
         await serving
         listener.close()
+
+
+async def test_a_menu_that_the_library_wrote_is_heard_obeyed_and_told_of_with_good_signatures() -> None:
+    from fastapi import FastAPI, Response
+    from fastapi import Request as Asked
+    from twilio.twiml.voice_response import Gather, VoiceResponse
+
+    asked: list[tuple[str, dict[str, str]]] = []
+    told = asyncio.Event()
+    app = FastAPI()
+
+    @app.api_route("/{path}", methods=["GET", "POST"])
+    async def bots(path: str, request: Asked) -> Response:
+        form = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
+        signature = request.headers["x-twilio-signature"]
+        assert validator.RequestValidator(TOKEN).validate(str(request.url), form, signature)
+        asked.append((f"{request.method} /{path}", form | dict(request.query_params)))
+        answer = VoiceResponse()
+        match path:
+            case "incoming":
+                menu = Gather(num_digits=2, action="/menu", method="GET", timeout=9)
+                menu.play("/sound.wav", loop=30)
+                answer.append(menu)
+                answer.say("You pressed nothing.")
+            case "menu":
+                answer.dial("sales", action="/after")
+            case "status":
+                told.set()
+            case "sound.wav":
+                return Response(write_wav(tone(8000, 0.5, 440.0), 8000), media_type="audio/wav")
+        return Response(str(answer), media_type="text/xml")
+
+    async def caller(line: Line) -> None:
+        await line.hears_speech()
+        await line.press("4")
+        await line.press("2")
+        await line.bridged()
+
+    key = {"SK" + "d4" * 16: "the secret of that key"}
+    async with uvicorn_serving(app) as port:
+        bot = f"http://127.0.0.1:{port}"
+        profile = {"webhook": f"{bot}/incoming", "status_callback": f"{bot}/status"}
+        async with house(profile, twilio={"api_keys": key}) as here:
+            call = await here.switch.place(Caller(script=caller))
+            await call.done()
+            async with asyncio.timeout(10):
+                await told.wait()
+            found = twilio_rest.Client(*next(iter(key.items())), SID)
+            found.api.base_url = f"http://127.0.0.1:{here.gateway.twilio_port}"
+            over = await asyncio.to_thread(found.calls(call_sid(call.unique_id)).fetch)
+    assert (over.status, over.duration) == ("completed", asked[-1][1]["CallDuration"])
+    assert [name for name, _ in asked] == ["POST /incoming", "GET /sound.wav", "GET /menu", "POST /status"]
+    forms = [form for _, form in asked]
+    assert (forms[2]["Digits"], forms[3]["CallStatus"], forms[3]["SequenceNumber"]) == ("42", "completed", "0")
+    assert heard_ms(call) < 4000, "the first key has cut the menu"
 
 
 async def test_the_example_bot_answers_a_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,8 @@ def control_server(settings: Settings, desk: Desk) -> Listening:
 def exchange(settings: Settings) -> Exchange:
     """The account that bots written for Twilio think they have."""
     twilio = settings.twilio
-    account = Account(twilio.account_sid, twilio.auth_token.get_secret_value())
+    keys = {name: secret.get_secret_value() for name, secret in twilio.api_keys.items()}
+    account = Account(twilio.account_sid, twilio.auth_token.get_secret_value(), keys)
     return Exchange(account, NumberPolicy(twilio.allow, twilio.dial))
 
 

@@ -341,6 +341,7 @@ class TwilioSettings(Section):
 
     account_sid: str = NO_ACCOUNT
     auth_token: SecretStr = SecretStr("")
+    api_keys: dict[str, SecretStr] = {}
     listen: ListenOrNot = "127.0.0.1:8090"
     allow: tuple[str, ...] = ()
     dial: str = ""
@@ -365,6 +366,16 @@ class TwilioSettings(Section):
         if text and (text.count("{number}") != 1 or not re.fullmatch(r"[!#%&(-\[\]-_a-~]+", text)):
             raise ValueError('expected a dial string such as "sofia/gateway/trunk/{number}"')
         return text
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_api_keys(cls, keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in keys.items():
+            if not re.fullmatch(r"SK[0-9a-f]{32}", name):
+                raise ValueError('expected "SK" and 32 of 0-9 a-f, and the secret of each')
+            if len(secret.get_secret_value()) < 16:
+                raise ValueError(f"the secret of {name} is shorter than 16 characters")
+        return keys
 
     @property
     def listen_address(self) -> Address | None:

@@ -16,7 +16,9 @@ from urllib.parse import parse_qsl
 from dueto.agents.media_streams import Exchange
 from dueto.agents.media_streams.account import API_VERSION, LiveCall
 from dueto.agents.media_streams.placing import Placing
-from dueto.agents.media_streams.twiml import MAX_TWIML_BYTES, Verb, read_twiml, redirect
+from dueto.agents.media_streams.progress import EVENTS, Event, Wish
+from dueto.agents.media_streams.twiml import MAX_TWIML_BYTES, read_twiml, redirect, whole_url
+from dueto.agents.media_streams.verbs import Method, Verb
 from dueto.app.addresses import Address
 from dueto.app.http import Answer, HttpServer, Request
 from dueto.errors import LocalProtocolError, RemoteProtocolError
@@ -26,6 +28,7 @@ MAX_BODY_BYTES = 3 * MAX_TWIML_BYTES
 METHODS = ("GET", "POST")
 MAX_FIELDS = 50
 MAX_RING_S = 600
+_LISTS = ("StatusCallbackEvent",)
 _CALLS = re.compile(rf"/{API_VERSION}/Accounts/(AC[0-9a-f]{{32}})/Calls\.json")
 _PATH = re.compile(rf"/{API_VERSION}/Accounts/(AC[0-9a-f]{{32}})/Calls/(CA[0-9a-f]{{32}})\.json")
 
@@ -127,16 +130,21 @@ def answered_by_nobody() -> Answer:
 
 def _form(body: bytes) -> dict[str, str]:
     try:
-        return dict(parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=MAX_FIELDS))
+        fields = parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise RemoteProtocolError("the body is no form") from None
+    form: dict[str, str] = {}
+    for name, value in fields:  # a list is one name several times: StatusCallbackEvent
+        form[name] = f"{form[name]} {value}" if name in _LISTS and name in form else value
+    return form
 
 
 def _update(call: LiveCall, form: Mapping[str, str]) -> Answer:
     """Do what the form says. Raises: RemoteProtocolError, LocalProtocolError: it can't be done; nothing was."""
     if form.get("Status") in ("completed", "canceled"):
+        over = call.form()["CallStatus"] not in ("queued", "ringing", "in-progress")
         call.end()
-        return _resource(call, status="completed")
+        return _resource(call, status="" if over else "completed")
     if "Status" in form:
         raise RemoteProtocolError("Status: expected completed")
     call.redirect(_program(form))
@@ -151,21 +159,42 @@ def _placed(placing: Placing | None, form: Mapping[str, str]) -> Answer:
     if not (timeout.isascii() and timeout.isdigit()):
         raise RemoteProtocolError("Timeout: expected whole seconds")
     ring_s = min(max(int(timeout[:4]), 1), MAX_RING_S)
-    ringing = placing.place(form.get("To", ""), form.get("From", ""), _program(form), float(ring_s))
+    to, caller_id = form.get("To", ""), form.get("From", "")
+    ringing = placing.place(to, caller_id, _program(form), float(ring_s), _wish(form))
     return _resource(ringing, status="queued", http=201)
 
 
 def _program(form: Mapping[str, str]) -> tuple[Verb, ...]:
     if ("Twiml" in form) == ("Url" in form):
         raise RemoteProtocolError("expected Status=completed, or one of Twiml and Url")
-    if form.get("Method", "POST").upper() != "POST":
-        raise RemoteProtocolError("Method: only POST is known here")
     if "Twiml" in form:
         return read_twiml(form["Twiml"])
     try:
-        return (redirect(form["Url"]),)
+        return (redirect(form["Url"], _method(form, "Method")),)
     except RemoteProtocolError:
         raise RemoteProtocolError("Url: expected https://...") from None
+
+
+def _wish(form: Mapping[str, str]) -> Wish | None:
+    """What the bot wants to be told of the call. Raises: RemoteProtocolError, LocalProtocolError."""
+    if "StatusCallback" not in form:
+        return None
+    try:
+        url = whole_url(form["StatusCallback"])
+    except RemoteProtocolError:
+        raise RemoteProtocolError("StatusCallback: expected https://...") from None
+    wanted = form.get("StatusCallbackEvent", "completed").split()
+    events: list[Event] = [event for event in EVENTS if event in wanted]
+    if len(events) != len(set(wanted)):
+        raise RemoteProtocolError(f"StatusCallbackEvent: expected some of {', '.join(EVENTS)}")
+    return Wish(url, frozenset(events), _method(form, "StatusCallbackMethod"))
+
+
+def _method(form: Mapping[str, str], name: str) -> Method:
+    method = form.get(name, "POST").upper()
+    if method not in ("GET", "POST"):
+        raise RemoteProtocolError(f"{name}: expected GET or POST")
+    return "GET" if method == "GET" else "POST"
 
 
 def _resource(call: LiveCall, status: str = "", http: int = 200) -> Answer:
@@ -182,7 +211,7 @@ def _resource(call: LiveCall, status: str = "", http: int = 200) -> Answer:
             "date_updated": format_datetime(datetime.now(UTC)),
             "start_time": None,
             "end_time": None,
-            "duration": None,
+            "duration": form.get("CallDuration"),
             "status": status or form["CallStatus"],
             "direction": form["Direction"],
             "from": form["From"],

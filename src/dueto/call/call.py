@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 from dueto.call.events import CallEvent, HungUp
-from dueto.call.gather import Gathered, gather
+from dueto.call.gather import Gathered, Prompt, gather
 from dueto.call.phase import Event as Happening
 from dueto.call.phase import HangupAsked, LeaveAsked, Phase
 from dueto.call.playback import play
@@ -371,7 +371,7 @@ class Call:
         terminators: str = "#",
         first_timeout_s: float = 5.0,
         inter_timeout_s: float = 3.0,
-        prompt: str | bytes | None = None,
+        prompt: Prompt | None = None,
         barge_in: bool = True,
     ) -> Gathered:
         """Collect digits: say `prompt`, then wait; with `barge_in` the first digit cuts the prompt.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from dueto.call.session import Session
 
 KEYS = frozenset("0123456789*#ABCD")
+Prompt = str | bytes | Callable[[], Awaitable[None]]
+"What is heard while digits may come already: a text, L16 at the call's rate, or a coroutine that says it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ async def gather(
     terminators: str,
     first_timeout_s: float,
     inter_timeout_s: float,
-    prompt: str | bytes | None,
+    prompt: Prompt | None,
     barge_in: bool,
 ) -> Gathered:
     """See `Call.gather`."""
@@ -73,8 +76,10 @@ async def gather(
         return await _rest(digit, pressed, min_digits, max_digits, terminators, inter_timeout_s)
 
 
-async def _prompt(call: "Call", prompt: str | bytes | None) -> None:
-    if prompt:
+async def _prompt(call: "Call", prompt: Prompt | None) -> None:
+    if callable(prompt):
+        await prompt()
+    elif prompt:
         await call.say(prompt)
 
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dueto.agents.media_streams.twiml import Verb
+from dueto.agents.media_streams.verbs import Verb
 from dueto.errors import LocalProtocolError
 
 API_VERSION = "2010-04-01"
 NO_ACCOUNT = "AC" + "0" * 32
+MOST_OVER = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Account:
     "`AC` and 32 hex digits."
     token: str = field(default="", repr=False)
     "The auth token: signs what we send, and is the password of what a bot asks; empty: neither."
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    "API keys, `SK` and 32 hex digits, and their secrets: what a bot may ask with as well."
 
     def sign(self, url: str, form: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the header that proves a request of ours, for those who check it; none without a token.
@@ -37,9 +40,12 @@ class Account:
 
     def admits(self, user: str, password: str) -> bool:
         """Whether these are this account's credentials. Takes the same time whatever is wrong with them."""
-        good_user = hmac.compare_digest(user.encode(), self.sid.encode())
-        good_password = hmac.compare_digest(password.encode(), self.token.encode())
-        return good_user and good_password and bool(self.token)
+        good = False
+        for known, secret in ((self.sid, self.token), *self.keys.items()):
+            good_user = hmac.compare_digest(user.encode(), known.encode())
+            good_password = hmac.compare_digest(password.encode(), secret.encode())
+            good = good or (good_user and good_password and bool(secret))
+        return good
 
 
 def call_sid(unique_id: str) -> str:
@@ -89,13 +95,35 @@ class LiveCall(Protocol):
         ...
 
 
+class OverCall:
+    """A call that is over, as the REST side remembers it."""
+
+    def __init__(self, form: Mapping[str, str]) -> None:
+        self._form = dict(form)
+
+    def form(self) -> dict[str, str]:
+        """What Twilio tells of a call."""
+        return self._form
+
+    def end(self) -> None:
+        """It has ended."""
+
+    def redirect(self, program: tuple[Verb, ...]) -> None:
+        """Raises: LocalProtocolError."""
+        raise LocalProtocolError("Call is not in-progress. Cannot redirect.")
+
+
 class Exchange:
-    """The account, and the calls that its bots have right now, by `CallSid`. One per gateway."""
+    """The account, and the calls that its bots have right now, by `CallSid`. One per gateway.
+
+    The last `MOST_OVER` calls that are over are remembered: a bot may ask what became of them.
+    """
 
     def __init__(self, account: Account | None = None, numbers: NumberPolicy | None = None) -> None:
         self.account = account or Account()
         self.numbers = numbers or NumberPolicy()
         self._calls: dict[str, LiveCall] = {}
+        self._over: dict[str, OverCall] = {}
 
     def enter(self, sid: str, call: LiveCall) -> None:
         """A bot has this call from now on."""
@@ -106,9 +134,16 @@ class Exchange:
         if self._calls.get(sid) is call:
             del self._calls[sid]
 
+    def over(self, form: Mapping[str, str]) -> None:
+        """That call is over: this is what it was."""
+        self._over.pop(form["CallSid"], None)
+        self._over[form["CallSid"]] = OverCall(form)
+        while len(self._over) > MOST_OVER:
+            del self._over[next(iter(self._over))]
+
     def find(self, sid: str) -> LiveCall | None:
-        """Return the call of that id; None: there is none, or none any more."""
-        return self._calls.get(sid)
+        """Return the call of that id, or what is remembered of it; None: there is none."""
+        return self._calls.get(sid) or self._over.get(sid)
 
     def __len__(self) -> int:
         return len(self._calls)

@@ -8,7 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from dueto.agents.media_streams.account import Exchange
 from dueto.agents.media_streams.line import BotLine
-from dueto.agents.media_streams.twiml import ConnectStream, Redirect, Verb
+from dueto.agents.media_streams.progress import Progress, Reporter, Wish
+from dueto.agents.media_streams.verbs import ConnectStream, Redirect, Verb
 from dueto.agents.media_streams.webhook import Webhooks
 from dueto.agents.profiles import Kind, LoadedAgent, Profile, Surroundings
 from dueto.call import Call
@@ -27,6 +28,8 @@ class MediaStreamsProfile(Profile):
     "`https://bot.example.com/incoming`"
     parameters: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     "Custom parameters of the stream at `url`; `{caller_number}` and its like stand for what is known of the call."
+    status_callback: str = ""
+    "Where the bot is told that its part of a call is over: `https://bot.example.com/status`."
     connect_s: Annotated[float, Field(gt=0, le=60)] = 5.0
     "How long the bot's WebSocket may take to open."
 
@@ -37,7 +40,7 @@ class MediaStreamsProfile(Profile):
             raise ValueError('expected "wss://HOST/PATH", or "ws://..." on a network of your own')
         return text
 
-    @field_validator("webhook")
+    @field_validator("webhook", "status_callback")
     @classmethod
     def _check_webhook(cls, text: str) -> str:
         if text and not re.fullmatch(r"https?://[!-~]+", text):
@@ -68,14 +71,18 @@ class MediaStreamsAgent:
         self._profile = profile
         self._exchange = exchange
         self._webhooks = Webhooks(exchange.account)
+        self._reporter = Reporter(self._webhooks)
+        self._told = Wish(profile.status_callback) if profile.status_callback else None
 
     async def __call__(self, call: Call) -> None:
         """Raises: ProviderFailed: the bot can't be reached, broke off, or made no sense."""
-        line = BotLine(call, self._exchange, self._webhooks, connect_s=self._profile.connect_s)
+        progress = Progress(self._reporter, self._told) if self._told is not None else None
+        line = BotLine(call, self._exchange, self._webhooks, connect_s=self._profile.connect_s, progress=progress)
         await line.run((self._first(call),))
 
     async def aclose(self) -> None:
         """Close what is kept open between calls."""
+        await self._reporter.aclose()
         await self._webhooks.aclose()
 
     def _first(self, call: Call) -> Verb:
@@ -89,8 +96,10 @@ class MediaStreamsAgent:
 
 
 def _build(profile: MediaStreamsProfile, around: Surroundings) -> LoadedAgent:
-    if profile.webhook and not importlib.util.find_spec("httpx"):
-        raise SettingsError(f"[agents.{around.name}] webhook: it needs httpx: pip install 'dueto[webhook]'")
+    if (profile.webhook or profile.status_callback) and not importlib.util.find_spec("httpx"):
+        raise SettingsError(
+            f"[agents.{around.name}] webhook, status_callback: they need httpx: pip install 'dueto[webhook]'"
+        )
     agent = MediaStreamsAgent(profile, Exchange() if around.exchange is None else around.exchange)
     return LoadedAgent(around.name, agent, aclose=agent.aclose)
 

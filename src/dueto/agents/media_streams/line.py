@@ -5,8 +5,21 @@ import contextlib
 from collections.abc import Mapping
 
 from dueto.agents.media_streams.account import API_VERSION, Exchange, call_sid
+from dueto.agents.media_streams.progress import Progress
 from dueto.agents.media_streams.stream import BotStream
-from dueto.agents.media_streams.twiml import ConnectStream, Dial, Hangup, Pause, PlayDigits, Redirect, Say, Verb
+from dueto.agents.media_streams.verbs import (
+    ConnectStream,
+    Dial,
+    Gather,
+    Hangup,
+    Method,
+    Pause,
+    Play,
+    PlayDigits,
+    Redirect,
+    Say,
+    Verb,
+)
 from dueto.agents.media_streams.webhook import Webhooks
 from dueto.call import Call
 from dueto.call.events import Dtmf, Held, HungUp, Resumed, Unbridged
@@ -35,14 +48,16 @@ class BotLine:
         *,
         connect_s: float,
         facts: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        """`facts`: what `form` says otherwise of a call that a bot has placed."""
+        """`facts`: what `form` says otherwise of a call that a bot has placed. `progress`: tells how it goes on."""
         self.sid = call_sid(call.unique_id)
         self._call = call
         self._exchange = exchange
         self._webhooks = webhooks
         self._connect_s = connect_s
         self._facts = dict(facts or {})
+        self._progress = progress
         self._stream: BotStream | None = None
         self._held = False
         self._wanted: asyncio.Future[tuple[Verb, ...]] | None = None
@@ -54,6 +69,9 @@ class BotLine:
         Raises: ProviderFailed: a bot, or its webhook, failed.
         """
         self._exchange.enter(self.sid, self)
+        began_at = asyncio.get_running_loop().time()
+        if self._progress is not None:
+            self._progress.tell("answered", self.form(), "in-progress")
         events = asyncio.ensure_future(self._read_events())
         work: asyncio.Future[None] | None = None
         try:
@@ -69,9 +87,16 @@ class BotLine:
                 work.result()
         finally:
             self._exchange.leave(self.sid, self)
+            self._is_over(asyncio.get_running_loop().time() - began_at)
             for task in (work, events):
                 if task is not None:
                     await _ended(task)
+
+    def _is_over(self, seconds: float) -> None:
+        form = self.form() | {"CallStatus": "completed"}
+        if self._progress is not None:
+            self._progress.tell("completed", form, "completed", seconds)
+        self._exchange.over(form | {"CallDuration": str(round(seconds))})
 
     # -- the REST side
 
@@ -141,17 +166,18 @@ class BotLine:
         match verb:
             case ConnectStream():
                 await self._connect(verb)
-                return await self._ask(verb.action) if verb.action else None
+                return await self._ask(verb.action, verb.method) if verb.action else None
             case Dial():
-                result = await self._dial(verb)
-                status = _DIALLED.get(result.outcome, "failed")
-                return await self._ask(verb.action, {"DialCallStatus": status}) if verb.action else None
-            case Redirect(url):
-                return await self._ask(url)
+                return await self._dial(verb)
+            case Gather():
+                return await self._gather(verb)
+            case Redirect(url, method):
+                return await self._ask(url, method)
             case Say(text, loops):
-                for _ in range(loops):
-                    with contextlib.suppress(Interrupted):
-                        await call.say(text)
+                await self._say(text, loops)
+            case Play(url, loops):
+                sound = await self._webhooks.sound(url)
+                await self._say(sound.at(call.rate_hz), loops)
             case PlayDigits(digits):
                 await call.send_dtmf(digits)
             case Pause(length_s):
@@ -160,8 +186,33 @@ class BotLine:
                 await call.hangup(cause)
         return None
 
-    async def _ask(self, url: str, more: Mapping[str, str] | None = None) -> tuple[Verb, ...]:
-        return await self._webhooks.ask(url, self.form() | dict(more or {}))
+    async def _ask(self, url: str, method: Method, **more: str) -> tuple[Verb, ...]:
+        return await self._webhooks.ask(url, self.form() | more, method)
+
+    async def _say(self, what: str | bytes, loops: int) -> None:
+        for _ in range(loops if what else 0):
+            with contextlib.suppress(Interrupted):
+                await self._call.say(what)
+
+    async def _gather(self, verb: Gather) -> tuple[Verb, ...] | None:
+        """Return what comes after what was pressed; None: nothing was, and the next verb follows."""
+
+        async def prompt() -> None:
+            for each in verb.prompt:
+                await self._do(each)
+
+        gathered = await self._call.gather(
+            min_digits=0,
+            max_digits=verb.most,
+            terminators=verb.ended_by,
+            first_timeout_s=verb.timeout_s,
+            inter_timeout_s=verb.timeout_s,
+            prompt=prompt,
+        )
+        if not (gathered.digits or gathered.ok or verb.tells_nothing):
+            return None
+        finished = {"FinishedOnKey": gathered.terminator} if gathered.terminator else {}
+        return await self._ask(verb.action, verb.method, Digits=gathered.digits, **finished)
 
     async def _connect(self, verb: ConnectStream) -> None:
         stream = self._stream = BotStream(self._call, self._exchange.account, self.sid, verb.url, verb.parameters)
@@ -172,7 +223,20 @@ class BotLine:
             self._stream = None
             self._call.log.info("bot_stream_over", dropped_ms=stream.dropped_ms, odd_messages=stream.odd_messages)
 
-    async def _dial(self, verb: Dial) -> TransferResult:
+    async def _dial(self, verb: Dial) -> tuple[Verb, ...] | None:
+        """Connect the caller with somebody; return what comes after their talk, or after it was in vain."""
+        began_at = asyncio.get_running_loop().time()
+        result = await self._connected(verb)
+        if not verb.action:
+            return None
+        told = {"DialCallStatus": _DIALLED.get(result.outcome, "failed")}
+        if result.b_leg:
+            told["DialCallSid"] = call_sid(result.b_leg)
+        if result.ok:
+            told["DialCallDuration"] = str(round(asyncio.get_running_loop().time() - began_at))
+        return await self._ask(verb.action, verb.method, **told)
+
+    async def _connected(self, verb: Dial) -> TransferResult:
         """Returns when the other side has hung up again, or it is known why it could not be reached."""
         try:
             result = await self._call.transfer(self._destination(verb), timeout_s=verb.timeout_s)

@@ -7,7 +7,8 @@ from typing import Final, Protocol
 
 from dueto.agents.media_streams.account import API_VERSION, Exchange, call_sid
 from dueto.agents.media_streams.line import BotLine
-from dueto.agents.media_streams.twiml import Verb
+from dueto.agents.media_streams.progress import Progress, Reporter, Wish
+from dueto.agents.media_streams.verbs import Verb
 from dueto.agents.media_streams.webhook import Webhooks
 from dueto.call import Agent, Call, Dialled
 from dueto.errors import DuetoError, LocalProtocolError
@@ -15,6 +16,7 @@ from dueto.errors import DuetoError, LocalProtocolError
 MAX_RINGING: Final = 50
 "At a time; a bot that asks for more is refused."
 CONNECT_S: Final = 5.0
+_UNANSWERED: Final[Mapping[str, str]] = {"busy": "busy", "no_answer": "no-answer", "cancelled": "canceled"}
 
 
 class Dialler(Protocol):
@@ -32,11 +34,15 @@ class Placing:
         self._exchange = exchange
         self._dialler = dialler
         self._webhooks = Webhooks(exchange.account)
+        self._reporter = Reporter(self._webhooks)
         self._ringing: set[asyncio.Task[None]] = set()
 
-    def place(self, to: str, caller_id: str, program: tuple[Verb, ...], timeout_s: float) -> "Ringing":
+    def place(
+        self, to: str, caller_id: str, program: tuple[Verb, ...], timeout_s: float, wish: Wish | None = None
+    ) -> "Ringing":
         """Begin to ring `to` up, and return at once; `program` is carried out when somebody answers.
 
+        `wish`: who wants to be told how it goes on.
         Raises: LocalProtocolError: no `allow` lets that number be dialled; `caller_id` is none; too many ring already.
         """
         dial = self._exchange.numbers.dial_string(to)
@@ -47,23 +53,36 @@ class Placing:
         unique_id = str(uuid.uuid4())
         facts = {"Direction": "outbound-api", "From": caller_id, "Caller": caller_id, "To": to, "Called": to}
         sid = call_sid(unique_id)
+        progress = Progress(self._reporter, wish) if wish is not None else None
 
         async def bot(call: Call) -> None:
-            await BotLine(call, self._exchange, self._webhooks, connect_s=CONNECT_S, facts=facts).run(program)
+            line = BotLine(call, self._exchange, self._webhooks, connect_s=CONNECT_S, facts=facts, progress=progress)
+            await line.run(program)
 
         async def ring() -> None:
+            status = "canceled"
             try:
-                await self._dialler(dial, agent=bot, caller_id=caller_id, timeout_s=timeout_s, unique_id=unique_id)
+                dialled = await self._dialler(
+                    dial, agent=bot, caller_id=caller_id, timeout_s=timeout_s, unique_id=unique_id
+                )
+                status = "" if dialled.ok else _UNANSWERED.get(dialled.outcome, "failed")
             except DuetoError:  # the journal has it
-                return
+                status = "failed"
             finally:
                 self._exchange.leave(sid, ringing)
+                if status:
+                    self._exchange.over(ringing.form() | {"CallStatus": status})
+                    if progress is not None:
+                        progress.tell("completed", ringing.form(), status, 0.0)
 
         task = asyncio.ensure_future(ring())
         ringing = Ringing(self._exchange.account.sid, sid, facts, task)
         self._ringing.add(task)
         task.add_done_callback(self._ringing.discard)
         self._exchange.enter(sid, ringing)
+        if progress is not None:
+            progress.tell("initiated", ringing.form(), "initiated")
+            progress.tell("ringing", ringing.form(), "ringing")
         return ringing
 
     async def aclose(self) -> None:
@@ -72,6 +91,7 @@ class Placing:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._reporter.aclose()
         await self._webhooks.aclose()
 
 

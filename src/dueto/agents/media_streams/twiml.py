@@ -1,15 +1,28 @@
 """TwiML, as far as a bot on a telephone line needs it: read strictly, within limits, into verbs to be carried out.
 
-`<Connect><Stream>`, `<Dial>`, `<Say>`, `<Play digits>`, `<Pause>`, `<Redirect>`, `<Reject>`, `<Hangup>`; anything
+`<Connect><Stream>`, `<Dial>`, `<Gather>`, `<Say>`, `<Play>`, `<Pause>`, `<Redirect>`, `<Reject>`, `<Hangup>`; anything
 else is refused by name, rather than left out in silence. So is a document type, and with it every entity.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import urljoin, urlsplit
 from xml.parsers import expat
 
+from dueto.agents.media_streams.verbs import (
+    ConnectStream,
+    Dial,
+    Gather,
+    Hangup,
+    Method,
+    Pause,
+    Play,
+    PlayDigits,
+    Redirect,
+    Say,
+    Verb,
+)
 from dueto.errors import RemoteProtocolError
 
 MAX_TWIML_BYTES: Final = 65_536
@@ -18,68 +31,14 @@ MAX_DEPTH: Final = 8
 MAX_URL_CHARS: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectStream:
-    """`<Connect><Stream url=...>`: the bot has the call until it closes the stream."""
-
-    url: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    action: str = ""
-    "Where to ask what comes after it; empty: the next verb."
-
-
-@dataclass(frozen=True, slots=True)
-class Dial:
-    """Connect the caller with somebody; `target` is a number, a SIP URI or a client's name, as the bot wrote it."""
-
-    target: str
-    kind: Literal["number", "sip", "client"] = "number"
-    timeout_s: float = 30.0
-    action: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Speak a text, with the gateway's own mouth."""
-
-    text: str
-    loops: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class PlayDigits:
-    """Send keys to the caller's side; `w` is half a second."""
-
-    digits: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Silence."""
-
-    length_s: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """Ask there what comes next."""
-
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hangup:
-    """End the call."""
-
-    cause: str = "NORMAL_CLEARING"
-
-
-Verb = ConnectStream | Dial | Say | PlayDigits | Pause | Redirect | Hangup
-
-
-def redirect(url: str) -> Redirect:
+def redirect(url: str, method: Method = "POST") -> Redirect:
     """Return what asks `url` what comes next. Raises: RemoteProtocolError: it is no whole URL of HTTP."""
-    return Redirect(_url(url, "", "http"))
+    return Redirect(whole_url(url), method)
+
+
+def whole_url(url: str) -> str:
+    """Return `url`. Raises: RemoteProtocolError: it is no whole URL of HTTP."""
+    return _url(url, "", "http")
 
 
 def read_twiml(document: bytes | str, base_url: str = "") -> tuple[Verb, ...]:
@@ -120,6 +79,9 @@ def _tree(data: bytes) -> _Element:
 
     def text(found: str) -> None:
         stack[-1].text += found
+        for outer in stack[:-1]:
+            if outer.name == "Say":  # what SSML says of its words is left out, and they are not
+                outer.text += found
 
     def doctype(*_: object) -> None:
         raise RemoteProtocolError("TwiML with a document type")
@@ -146,19 +108,58 @@ def _verb(element: _Element, base_url: str) -> Verb:
             return _connect(element, base_url)
         case "Dial":
             return _dial(element, base_url)
-        case "Say" if not element.children:
-            return Say(_words(element), _number(attributes, "loop", 1, 1, 10))
-        case "Play" if "digits" in attributes and not element.text.strip():
-            return PlayDigits(attributes["digits"])
-        case "Pause":
-            return Pause(float(_number(attributes, "length", 1, 0, 3600)))
+        case "Say" | "Play" | "Pause":
+            return _heard(element, base_url)
+        case "Gather":
+            return _gather(element, base_url)
         case "Redirect":
-            return Redirect(_url(_words(element), base_url, "http"))
+            return Redirect(_url(_words(element), base_url, "http"), _method(element))
         case "Reject":
             return Hangup("USER_BUSY" if attributes.get("reason") == "busy" else "CALL_REJECTED")
         case "Hangup":
             return Hangup()
     raise RemoteProtocolError(f"TwiML asks for <{_name(element.name)}>, which there is not here")
+
+
+def _heard(element: _Element, base_url: str) -> Say | Play | PlayDigits | Pause:
+    attributes = element.attributes
+    loops = _number(attributes, "loop", 1, 0, 1000) or 1000
+    match element.name:
+        case "Say":
+            return Say(_words(element), loops)
+        case "Pause":
+            return Pause(float(_number(attributes, "length", 1, 0, 3600)))
+        case "Play" if "digits" in attributes and not element.text.strip():
+            return PlayDigits(attributes["digits"])
+    return Play(_url(_words(element), base_url, "http"), loops)
+
+
+def _gather(element: _Element, base_url: str) -> Gather:
+    attributes = element.attributes
+    if "dtmf" not in attributes.get("input", "dtmf").split():
+        raise RemoteProtocolError(
+            '<Gather> of speech: there is nobody here who listens for words; input="dtmf" is there'
+        )
+    prompt = []
+    for child in element.children:
+        heard = _heard(child, base_url) if child.name in ("Say", "Play", "Pause") else None
+        if heard is None or isinstance(heard, PlayDigits):
+            raise RemoteProtocolError(
+                f"<{_name(child.name)}> within <Gather>; only <Say>, <Play> and <Pause> are known"
+            )
+        prompt.append(heard)
+    ended_by = attributes.get("finishOnKey", "#")
+    if not set(ended_by) <= set("0123456789*#"):
+        raise RemoteProtocolError("TwiML: finishOnKey is none of 0-9, * and #")
+    return Gather(
+        _url(attributes.get("action", base_url), base_url, "http"),
+        tuple(prompt),
+        _number(attributes, "numDigits", 128, 1, 128),
+        ended_by,
+        float(_number(attributes, "timeout", 5, 1, 600)),
+        attributes.get("actionOnEmptyResult", "false").lower() == "true",
+        _method(element),
+    )
 
 
 def _connect(element: _Element, base_url: str) -> ConnectStream:
@@ -173,25 +174,25 @@ def _connect(element: _Element, base_url: str) -> ConnectStream:
     if stream.attributes.get("track", "inbound_track") != "inbound_track":
         raise RemoteProtocolError("<Connect><Stream> has the inbound track only")
     url = _url(stream.attributes.get("url", ""), base_url, "ws")
-    return ConnectStream(url, parameters, _action(element, base_url))
+    return ConnectStream(url, parameters, _action(element, base_url), _method(element))
 
 
 def _dial(element: _Element, base_url: str) -> Dial:
     timeout_s = float(_number(element.attributes, "timeout", 30, 1, 600))
-    action = _action(element, base_url)
+    after = (timeout_s, _action(element, base_url), _method(element))
     if not element.children:
-        return Dial(_target(element), "number", timeout_s, action)
+        return Dial(_target(element), "number", *after)
     if len(element.children) > 1:
         raise RemoteProtocolError("<Dial> of several at once, which there is not here")
     child = element.children[0]
     match child.name:
         case "Number":
-            return Dial(_target(child), "number", timeout_s, action)
+            return Dial(_target(child), "number", *after)
         case "Sip":
-            return Dial(_target(child), "sip", timeout_s, action)
+            return Dial(_target(child), "sip", *after)
         case "Client":
             named = next((inner for inner in child.children if inner.name == "Identity"), child)
-            return Dial(_target(named), "client", timeout_s, action)
+            return Dial(_target(named), "client", *after)
     raise RemoteProtocolError(f"<Dial> asks for <{_name(child.name)}>, which there is not here")
 
 
@@ -209,6 +210,13 @@ def _words(element: _Element) -> str:
 def _action(element: _Element, base_url: str) -> str:
     action = element.attributes.get("action", "")
     return _url(action, base_url, "http") if action else ""
+
+
+def _method(element: _Element) -> Method:
+    method = element.attributes.get("method", "POST").upper()
+    if method not in ("GET", "POST"):
+        raise RemoteProtocolError("TwiML: method is neither GET nor POST")
+    return "GET" if method == "GET" else "POST"
 
 
 def _url(text: str, base_url: str, scheme: str) -> str:
