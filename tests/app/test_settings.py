@@ -96,6 +96,7 @@ def test_the_defaults_are_those_that_were_promised() -> None:
         "twilio": {
             "account_sid": "AC00000000000000000000000000000000",
             "auth_token": "",
+            "api_keys": {},
             "listen": "127.0.0.1:8090",
             "allow": [],
             "dial": "",
