@@ -8,8 +8,9 @@ import pytest
 from tests.support.virtual import Virtual, virtual_desk
 
 from dueto.call import Call, CallRules
-from dueto.call.dialects import PROBES_S, DialectFinder
+from dueto.call.dialects import LATE_S, PROBES_S, DialectFinder
 from dueto.sim import Caller, Faults, Line, SimCall, run_virtual, tone
+from dueto.sim.audio_module import AudioModule
 from dueto.sim.listening import compare, ends_at, sweep
 from dueto.wire.media import AUDIO_STREAM, DIALECTS
 
@@ -74,6 +75,7 @@ def test_each_kind_is_found_once_and_said_in_one_line(dialect: str, first: str) 
     assert spoken_with(here) == [dialect, dialect]
     for call in placed:
         heard = compare(call.heard, SOUND, 8000)
+        assert heard.first_ms == pytest.approx(0, abs=5)
         assert heard.last_ms == pytest.approx(3000, abs=5)
         assert heard.worst_error < 0.15
 
@@ -96,17 +98,39 @@ def test_calls_that_come_together_ask_once(dialect: str) -> None:
     assert all(compare(call.heard, SOUND, 8000).last_ms == pytest.approx(3000, abs=5) for call in placed)
 
 
-def test_a_module_that_writes_files_costs_the_first_call_next_to_nothing_and_others_their_probes() -> None:
-    for dialect, most_s in (("audio_stream", 0.1), ("audio_stream-base64", sum(PROBES_S) + PROBES_S[0] + 0.1)):
-        starts: list[float] = []
+@pytest.mark.parametrize("dialect", MODULES)
+@pytest.mark.parametrize("answers", [True, False], ids=["", "no word of what it does not know"])
+def test_the_first_call_of_a_switch_hardly_waits_for_the_answer(dialect: str, answers: bool) -> None:
+    starts: list[float] = []
 
-        async def agent(call: Call, starts: list[float] = starts) -> None:
-            starts.append(asyncio.get_running_loop().time())
+    async def agent(call: Call) -> None:
+        starts.append(asyncio.get_running_loop().time())
 
-        placed, _ = run_virtual(calls(dialect, agent=agent), start_s=1000.0)
-        first, second = (at - call.placed_at for at, call in zip(starts, placed, strict=True))
-        assert first <= most_s
-        assert second <= 0.04
+    mute = Faults(lost_events=set() if answers else {"mod_audio_stream::json", "mod_audio_fork::json"})
+    placed, here = run_virtual(calls(dialect, agent=agent, faults={0: mute, 1: mute}), start_s=1000.0)
+    first, second = (at - call.placed_at for at, call in zip(starts, placed, strict=True))
+    files = DIALECTS[dialect].downlink == "file"
+    assert first <= (0.1 if files else 0.2 if answers else sum(PROBES_S) + 0.1)
+    assert second <= 0.04
+    assert [told["found"] for told in found(here)] == [dialect]
+
+
+@pytest.mark.parametrize("dialect", ["audio_stream", "audio_fork"])
+def test_a_file_that_is_announced_after_the_answer_to_the_fence_still_counts(
+    dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The switch's events may overtake each other."""
+    happened = AudioModule._event
+
+    def late(module: AudioModule, kind: str, body: str = "") -> None:
+        if kind in ("play", "play_audio"):
+            asyncio.get_running_loop().call_later(LATE_S * 0.7, happened, module, kind, body)
+        else:
+            happened(module, kind, body)
+
+    monkeypatch.setattr(AudioModule, "_event", late)
+    _, here = run_virtual(calls(dialect, 1), start_s=1000.0)
+    assert [told["found"] for told in found(here)] == [dialect]
 
 
 @pytest.mark.parametrize(("dialect", "expected"), [("audio_stream-binary", "audio_stream-binary")])
@@ -198,7 +222,7 @@ def test_a_caller_who_hangs_up_while_it_is_being_found_out_leaves_nothing_behind
         ):
             call = await sim.place(Caller())
             await here.until_noted("control_connected")
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(LATE_S / 2)
             call.hang_up()
             await call.done()
             await here.until_noted("call_ended")

@@ -25,7 +25,12 @@ CONTROL_S: Final = 1.5
 "How long a stream waits for its control leg before it is decided without one."
 PROBES_S: Final = (0.4, 0.8)
 "How long each probe is waited for: a file is announced within 23 ms (measured), on a busy switch later."
+LATE_S: Final = 0.1
+"How much later than the answer to the fence a file may still be announced: events may overtake each other."
 PROBE: Final = "dueto-probe"
+STOP: Final = AUDIO_STREAM_BASE64.clear_text
+FENCE: Final = f'{{"type":"json","data":"{PROBE}"}}'
+"Comes back as ::json: mod_audio_fork knows this type, and mod_audio_stream returns what it does not know."
 SILENCE: Final = bytes(320)
 BASE64_WITHOUT_CLEAR: Final = replace(
     AUDIO_STREAM_BASE64,
@@ -43,8 +48,9 @@ class DialectFinder:
     """Remembers, by Core-UUID and by address, how each switch is spoken with.
 
     What tells them apart: mod_audio_fork offers its sub-protocol in the handshake. A module that writes files announces
-    one for a short silent piece; one that plays by itself announces nothing. Then STREAM_SAMPLE_RATE on the channel
-    says that the dialplan expects binary audio; without it base64 is what every streaming build takes.
+    one for a short silent piece; one that plays by itself announces nothing before it returns the text behind that,
+    the fence, as an event. Then STREAM_SAMPLE_RATE on the channel says that the dialplan expects binary audio; without
+    it base64 is what every streaming build takes.
     """
 
     def __init__(self) -> None:
@@ -82,7 +88,8 @@ class DialectFinder:
                 self._remember(leg.peer, found)
             return found
         family = AUDIO_FORK if forks else AUDIO_STREAM
-        if await self._announces(session, leg, control, family):
+        heard = await self._ask(session, leg, control, family)
+        if heard.announced:
             found, how = family, "it announced a file"
         elif forks:
             found, how = AUDIO_FORK_BINARY, "its sub-protocol, and no file announced"
@@ -90,7 +97,7 @@ class DialectFinder:
             found, how = AUDIO_STREAM_BINARY, "no file announced, and STREAM_SAMPLE_RATE is set"
         else:
             found, how = AUDIO_STREAM_BASE64, "no file announced"
-            if not await self._knows_stop_audio(session, leg):
+            if heard.stop_returned:
                 found, how = BASE64_WITHOUT_CLEAR, "no file announced, and stopAudio came back as ::json"
         self._remember(_core_uuid(session), found)
         self._remember(leg.peer, found)
@@ -126,51 +133,25 @@ class DialectFinder:
                 self._remember(session.media.peer, found)
             self._tell(session, found, "it announced a file in mid-call; so from the next call on")
 
-    async def _announces(self, session: "Session", leg: MediaLeg, control: ControlLeg, family: Dialect) -> bool:
-        """Whether a short silent piece becomes a file."""
-        files = family.files
-        assert files is not None
-        announced = asyncio.get_running_loop().create_future()
-
-        def event(subclass: str, body: str) -> bool:
-            file = files.read(body) if subclass == files.event else None
-            if file is None or file.id != PROBE:
-                return False
-            if not announced.done():
-                announced.set_result(None)
-            return True
-
-        session.module_event = event
+    async def _ask(self, session: "Session", leg: MediaLeg, control: ControlLeg, family: Dialect) -> "_Answers":
+        """Send what only some understand, and behind it what none does: its return is the end of the answers."""
+        assert family.files is not None
+        heard = _Answers(family)
+        session.module_event = heard.event
         try:
             with contextlib.suppress(CommandRefused, ReplyTimeout):
                 await control.api("module_exists", family.module)  # once it answers, the events are subscribed, too
             for patience_s in PROBES_S:
-                leg.send_text(files.hand_over(SILENCE, 8000, PROBE))
-                await asyncio.wait((announced,), timeout=patience_s)
+                leg.send_text(family.files.hand_over(SILENCE, 8000, PROBE))
+                if family is AUDIO_STREAM:
+                    leg.send_text(STOP)  # behind the probe: it clears it, too
+                leg.send_text(FENCE)
+                answered = await heard.over(patience_s)
                 if leg.closed:
                     raise LegClosed("the stream ended before it was known how it is spoken with")
-                if announced.done():
-                    return True
-            return False
-        finally:
-            session.module_event = None
-
-    async def _knows_stop_audio(self, session: "Session", leg: MediaLeg) -> bool:
-        """Whether it is taken, or given back as an event, as texts are that mean nothing. It clears the probes, too."""
-        returned = asyncio.get_running_loop().create_future()
-        text = AUDIO_STREAM_BASE64.clear_text
-
-        def event(subclass: str, body: str) -> bool:
-            ours = subclass == "mod_audio_stream::json" and body == text
-            if ours and not returned.done():
-                returned.set_result(None)
-            return ours
-
-        session.module_event = event
-        try:
-            leg.send_text(text)
-            await asyncio.wait((returned,), timeout=PROBES_S[0])
-            return not returned.done()
+                if answered:
+                    break
+            return heard
         finally:
             session.module_event = None
 
@@ -183,6 +164,53 @@ class DialectFinder:
 
     def _tell(self, session: "Session", found: Dialect, how: str) -> None:
         session.journal("media_dialect", found=found.name, by=how, caller_gets=found.gives, caller_lacks=found.lacks)
+
+
+class _Answers:
+    """What a module's events say to a probe."""
+
+    def __init__(self, family: Dialect) -> None:
+        self._files = family.files
+        self._returns = f"{family.module}::json"
+        self._announced = asyncio.Event()
+        self._fenced = asyncio.Event()
+        self.stop_returned = False
+        "`stopAudio` came back, as texts do that mean nothing."
+
+    @property
+    def announced(self) -> bool:
+        """Whether the short silent piece became a file."""
+        return self._announced.is_set()
+
+    def event(self, subclass: str, body: str) -> bool:
+        """Take an event of the module; returns whether it was an answer."""
+        if self._files is not None and subclass == self._files.event:
+            file = self._files.read(body)
+            if file is None or file.id != PROBE:
+                return False
+            self._announced.set()
+            return True
+        if subclass != self._returns:
+            return False
+        if body == STOP:
+            self.stop_returned = True
+        elif PROBE in body:
+            self._fenced.set()
+        else:
+            return False
+        return True
+
+    async def over(self, patience_s: float) -> bool:
+        """Wait until all is answered, at most `patience_s`; returns whether it is."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._announced, self._fenced)]
+        try:
+            await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if self._fenced.is_set():
+                await asyncio.wait(waits[:1], timeout=LATE_S)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self.announced or self._fenced.is_set()
 
 
 def _core_uuid(session: "Session") -> str:
