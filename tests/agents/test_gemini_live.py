@@ -32,6 +32,8 @@ from dueto.agents.ports import (
 )
 from dueto.errors import ProviderFailed
 
+pytestmark = pytest.mark.at_once
+
 TRANSFER = ToolSpec("transfer_call", "Connects the caller.", {"type": "object", "properties": {}})
 SILENT = Opening(8000, greets=False)
 
@@ -316,13 +318,13 @@ async def test_a_session_does_not_move_in_the_middle_of_a_sentence_nor_while_a_t
 
 
 async def test_a_session_moves_in_time_even_if_nobody_says_anything_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gemini_session, "LEAVE_MARGIN_S", 0.3)
+    monkeypatch.setattr(gemini_session, "LEAVE_MARGIN_S", 0.1)
 
     async def script(session: Session) -> None:
         if not session.resumed:
             session.offers_handle()
             session.ask("transfer_call", {})  # never answered
-            await session.goes_away(0.5)
+            await session.goes_away(0.3)
 
     async with conversation(script, Opening(8000, tools=(TRANSFER,), greets=False)) as (server, told):
         await told.saw(RolledOver)
@@ -363,7 +365,7 @@ async def test_a_connection_that_breaks_is_taken_up_again(end: Any) -> None:
 
 
 async def test_a_session_that_cannot_be_taken_up_again_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gemini_session, "RESUME_S", 0.5)
+    monkeypatch.setattr(gemini_session, "RESUME_S", 0.2)
 
     async def script(session: Session) -> None:
         session.offers_handle()

@@ -26,6 +26,8 @@ from tests.support.tls import client_context, server_context
 from dueto.agents.link import Link, http_fault, open_link, plain
 from dueto.errors import LocalProtocolError, ProviderFailed
 
+pytestmark = pytest.mark.at_once
+
 KEY = "sk-test-4f0c2f6e"
 
 

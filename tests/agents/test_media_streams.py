@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 import pytest
 from tests.agents.fakes.media_streams_bot import Talk, bot, listens
+from tests.support.noted import Noted
 
 from dueto.agents.media_streams import Account, call_sid
 from dueto.app.addresses import Address
@@ -21,37 +22,17 @@ from dueto.audio import ulaw_encode
 from dueto.errors import SettingsError
 from dueto.sim import Caller, Endpoint, Line, SimCall, Switch, tone
 
+pytestmark = pytest.mark.at_once
+
 SECRET = "0123456789abcdef0123456789abcdef"
 TOKEN = "an auth token of the tests"
 SID = "AC" + "c3" * 16
 DESTINATIONS = {"sales": {"dial": "user/1002"}, "nobody": {"dial": "user/1003"}}
 ENDPOINTS = {
-    "user/1002": Endpoint(hangs_up_after_s=0.6),
+    "user/1002": Endpoint(hangs_up_after_s=0.2),
     "user/1003": Endpoint("busy"),
     "user/+493055": Endpoint(hangs_up_after_s=0.2),
 }
-
-
-class Noted:
-    """A journal one can wait for."""
-
-    def __init__(self) -> None:
-        self.entries: list[tuple[str, Mapping[str, object]]] = []
-        self.changed = asyncio.Event()
-
-    def __call__(self, unique_id: str, event: str, fields: Mapping[str, object]) -> None:
-        self.entries.append((event, dict(fields)))
-        self.changed.set()
-
-    async def until(self, event: str) -> Mapping[str, object]:
-        """Wait for an entry of that name."""
-        async with asyncio.timeout(15):
-            while True:
-                for name, fields in self.entries:
-                    if name == event:
-                        return fields
-                self.changed.clear()
-                await self.changed.wait()
 
 
 @dataclass
@@ -128,16 +109,16 @@ def heard_ms(call: SimCall) -> int:
 
 async def test_a_whole_conversation_with_a_bot() -> None:
     async def talks(talk: Talk) -> None:
-        talk.say(sound(0.6))
+        talk.say(sound(0.4))
         talk.mark("greeting")
         await talk.until(lambda: talk.names() == ["greeting"])
         await talk.until(lambda: talk.digits == "7")
-        talk.say(sound(0.4))
+        talk.say(sound(0.3))
         talk.close()
 
     async def caller(line: Line) -> None:
         await line.hears_speech()
-        await line.hears_silence(300)
+        await line.hears_silence(100)
         await line.say(tone(8000, 0.4, 700.0))
         await line.press("7")
         await line.until_hangup()
@@ -153,7 +134,7 @@ async def test_a_whole_conversation_with_a_bot() -> None:
     assert talk.start["accountSid"] == SID
     assert talk.start["customParameters"] == {"from_number": "4711", "static": "x"}
     assert talk.headers["x-twilio-signature"] == Account(SID, TOKEN).sign(there.url)["X-Twilio-Signature"]
-    assert heard_ms(call) == pytest.approx(1000, abs=80)
+    assert heard_ms(call) == pytest.approx(700, abs=80)
     assert len(talk.audio) > 8000
     assert call.hangup_cause == "NORMAL_CLEARING"
 

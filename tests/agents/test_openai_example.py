@@ -1,5 +1,6 @@
 """The examples for OpenAI Realtime run as they stand there."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,21 +11,29 @@ from dueto.app.gateway import Gateway
 from dueto.app.settings import load_settings
 from dueto.sim import Caller, Line, Switch
 
+pytestmark = pytest.mark.at_once
+
 SECRET = "0123456789abcdef0123456789abcdef"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 async def hears_two_answers(line: Line) -> None:
     await line.hears_speech()
-    await line.hears_silence(500)
+    await line.hears_silence(300)
 
 
-async def test_the_example_in_python_is_a_secretary_with_a_tool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+@pytest.fixture(autouse=True, scope="module")
+def _beside_them_with_the_key() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        patch.setenv("OPENAI_API_KEY", KEY)
+        yield
+
+
+async def test_the_example_in_python_is_a_secretary_with_a_tool() -> None:
     import openai_realtime as example
 
-    script = [Answer("Acme, good day!", 300, tool=("opening_hours", '{"day":"Monday"}')), Answer("From nine.", 300)]
+    script = [Answer("Acme, good day!", 200, tool=("opening_hours", '{"day":"Monday"}')), Answer("From nine.", 200)]
     async with fake_openai(script) as server:
         async with running(example.secretary(url=server.url)) as here, here.switch() as switch:
             call = await switch.place(Caller(script=hears_two_answers))
@@ -34,10 +43,8 @@ async def test_the_example_in_python_is_a_secretary_with_a_tool(monkeypatch: pyt
     assert "Acme, good day!" in there.lines[0][1]
 
 
-async def test_the_example_as_a_configuration_serves_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    script = [Answer("Acme, good day!", 300, tool=("opening_hours", '{"day":"Sunday"}')), Answer("Closed.", 300)]
+async def test_the_example_as_a_configuration_serves_a_call() -> None:
+    script = [Answer("Acme, good day!", 200, tool=("opening_hours", '{"day":"Sunday"}')), Answer("Closed.", 200)]
     async with fake_openai(script) as server:
         environment = {
             "DUETO_MEDIA__SECRET": SECRET,

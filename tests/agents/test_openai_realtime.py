@@ -33,6 +33,8 @@ from dueto.agents.warm_links import WarmLinks
 from dueto.errors import ProviderFailed, RemoteProtocolError
 from dueto.sim import tone
 
+pytestmark = pytest.mark.at_once
+
 LOOK_UP = ToolSpec("look_up", "Looks something up.", {"type": "object", "properties": {"what": {"type": "string"}}})
 
 
@@ -514,12 +516,14 @@ async def test_a_turn_that_the_server_does_not_answer_does_not_block_what_is_ask
 async def test_what_comes_in_the_very_read_that_agrees_to_the_session_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def at_once(options: Any, links: Any, setup: Any, history: Any, on_event: Any, on_closed: Any) -> Any:
+    async def agreed(
+        options: Any, links: Any, setup: Any, history: Any, on_event: Any, on_closed: Any, call_id: str
+    ) -> Any:
         session = openai_session.OpenAISession(on_event, on_closed)
         on_event(session, wire.AudioDelta(response_id="r1", item_id="i1", delta=bytes(480)))
         return session
 
-    monkeypatch.setattr("dueto.agents.openai_realtime.open_session", at_once)
+    monkeypatch.setattr("dueto.agents.openai_realtime.open_session", agreed)
     provider = await openai_realtime(api_key=KEY)(Opening(16000, greets=False))
     async with asyncio.timeout(5):
         assert await anext(provider.events()) == Spoke("i1", bytes(480))

@@ -1,6 +1,7 @@
 """The examples for Gemini Live and for ElevenLabs run as they stand there."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.support.running import running
 from dueto.app.gateway import Gateway
 from dueto.app.settings import load_settings
 from dueto.sim import Caller, Line, Switch
+
+pytestmark = pytest.mark.at_once
 
 SECRET = "0123456789abcdef0123456789abcdef"
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -45,10 +48,17 @@ async def served_by(agent: Any) -> None:
         await call.done()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _beside_them_with_the_keys() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        patch.setenv("GEMINI_API_KEY", fake_gemini.KEY)
+        patch.setenv("ELEVENLABS_API_KEY", fake_elevenlabs.KEY)
+        yield
+
+
 @pytest.mark.parametrize("way", ["python", "toml"])
-async def test_gemini_live_looks_an_order_up(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    monkeypatch.setenv("GEMINI_API_KEY", fake_gemini.KEY)
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+async def test_gemini_live_looks_an_order_up(way: str) -> None:
     brought: list[Any] = []
 
     async def script(session: fake_gemini.Session) -> None:
@@ -77,10 +87,7 @@ async def test_gemini_live_looks_an_order_up(monkeypatch: pytest.MonkeyPatch, wa
 
 
 @pytest.mark.parametrize("way", ["python", "toml"])
-async def test_an_elevenlabs_agent_answers(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    monkeypatch.setenv("ELEVENLABS_API_KEY", fake_elevenlabs.KEY)
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-
+async def test_an_elevenlabs_agent_answers(way: str) -> None:
     async def script(session: fake_elevenlabs.Session) -> None:
         await session.says(session.first_message, 200)
 

@@ -23,6 +23,8 @@ from dueto.app.settings import load_settings
 from dueto.errors import Fault, ProviderFailed
 from dueto.sim import Caller, Line, Switch, run_virtual
 
+pytestmark = pytest.mark.at_once
+
 SECRET = "0123456789abcdef0123456789abcdef"
 SILENT = Opening(8000, greets=False)
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tests.agents.fakes.talking import Talking, talking
@@ -25,15 +25,20 @@ from dueto.agents.ports import (
 from dueto.audio import RATES_HZ
 from dueto.errors import ProviderFailed
 
+pytestmark = pytest.mark.at_once
+
 TOOL = ToolSpec("look_up", "Looks something up.", {"type": "object", "properties": {"a": {"type": "string"}}})
 OPENING = Opening(8000, tools=(TOOL,), facts={"caller_number": "1001"}, greets=False)
 
+every_rig = pytest.mark.parametrize("rig", RIGS.values(), ids=list(RIGS))
 
-@pytest.fixture(params=list(RIGS))
-def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    monkeypatch.setattr(gemini_session, "RESUME_S", 0.5)
-    monkeypatch.setattr(elevenlabs, "ANSWER_OVER_S", 0.1)
-    return RIGS[request.param]
+
+@pytest.fixture(autouse=True, scope="module")
+def _impatient() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gemini_session, "RESUME_S", 0.3)
+        patch.setattr(elevenlabs, "ANSWER_OVER_S", 0.1)
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -48,6 +53,7 @@ async def first_answer(told: Talking) -> None:
     await told.saw(SpokeLast)
 
 
+@every_rig
 async def test_a_turn_is_told_in_order_with_the_words_of_both(rig: Rig) -> None:
     async with conversation(rig) as (_, told):
         assert {told.provider.hears_hz, told.provider.speaks_hz} <= set(RATES_HZ)
@@ -66,6 +72,7 @@ async def test_a_turn_is_told_in_order_with_the_words_of_both(rig: Rig) -> None:
     assert kinds.index(CallerStopped) < kinds.index(Spoke) < kinds.index(SpokeLast)
 
 
+@every_rig
 async def test_a_tool_is_asked_for_with_its_arguments_and_its_outcome_reaches_the_model(rig: Rig) -> None:
     async with conversation(rig) as (stage, told):
         await first_answer(told)
@@ -81,6 +88,7 @@ async def test_a_tool_is_asked_for_with_its_arguments_and_its_outcome_reaches_th
     assert len(told.all(ToolAsked)) == 1
 
 
+@every_rig
 async def test_of_an_interrupted_answer_nothing_more_is_told(rig: Rig) -> None:
     async with conversation(rig) as (_, told):
         await first_answer(told)
@@ -97,6 +105,7 @@ async def test_of_an_interrupted_answer_nothing_more_is_told(rig: Rig) -> None:
         told.provider.cancel()
         told.provider.truncate(story, 100)
         told.provider.truncate(story, 50)
+        await told.caught_up()  # what had come by then is still told
         at = len(told.all(Spoke))
         told.speaks(100, quiet_ms=500)
         await asyncio.sleep(0.3)
@@ -104,6 +113,7 @@ async def test_of_an_interrupted_answer_nothing_more_is_told(rig: Rig) -> None:
         assert told.failure is None
 
 
+@every_rig
 @pytest.mark.parametrize("moment", ["before the first word", "after a turn"])
 async def test_it_takes_whatever_it_is_told_at_any_time(rig: Rig, moment: str) -> None:
     async with conversation(rig) as (_, told):
@@ -119,6 +129,7 @@ async def test_it_takes_whatever_it_is_told_at_any_time(rig: Rig, moment: str) -
             await first_answer(told)
 
 
+@every_rig
 async def test_a_wrong_key_is_refused_and_never_repeated(rig: Rig) -> None:
     async with rig("key") as stage:
         with pytest.raises(ProviderFailed) as caught:
@@ -129,6 +140,7 @@ async def test_a_wrong_key_is_refused_and_never_repeated(rig: Rig) -> None:
     assert str(caught.value).isprintable()
 
 
+@every_rig
 async def test_who_does_not_answer_is_given_up_in_time(rig: Rig) -> None:
     async with rig("silent") as stage:
         with pytest.raises(ProviderFailed) as caught:
@@ -137,6 +149,7 @@ async def test_who_does_not_answer_is_given_up_in_time(rig: Rig) -> None:
     assert caught.value.fault == "timeout"
 
 
+@every_rig
 async def test_a_provider_that_is_gone_is_a_failure_behind_all_that_it_said_and_takes_nothing_more(rig: Rig) -> None:
     async with conversation(rig) as (stage, told):
         await first_answer(told)
@@ -155,6 +168,7 @@ async def test_a_provider_that_is_gone_is_a_failure_behind_all_that_it_said_and_
         provider.prompt("x")
 
 
+@every_rig
 async def test_closing_ends_it_within_a_second_and_again_does_nothing(rig: Rig) -> None:
     async with conversation(rig) as (_, told):
         await first_answer(told)
@@ -166,6 +180,7 @@ async def test_closing_ends_it_within_a_second_and_again_does_nothing(rig: Rig) 
         told.provider.press("1")
 
 
+@every_rig
 async def test_a_connect_that_is_cancelled_leaves_nothing(rig: Rig) -> None:
     async with rig("silent") as stage:
         opening = asyncio.ensure_future(_quietly(stage))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -16,10 +17,12 @@ from dueto.agents.tools import Places
 from dueto.app.overview import elevenlabs_tool
 from dueto.call import Destination
 
+pytestmark = pytest.mark.at_once
+
 elevenlabs = pytest.importorskip("elevenlabs")
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def vendor() -> Any:
     import warnings
 
@@ -75,12 +78,12 @@ class Telephone:
             self.speak(pcm[at : at + 640])
 
 
-def client(vendor: Any, fake: FakeElevenLabs, telephone: Telephone, *, key: str = KEY, **more: Any) -> Any:
-    class Interface(Telephone, vendor.AudioInterface):  # type: ignore[misc, name-defined]
+def client(fake: FakeElevenLabs, telephone: Telephone, *, key: str = KEY, **more: Any) -> Any:
+    class Interface(Telephone, vendor().AudioInterface):  # type: ignore[misc, name-defined]
         pass
 
     telephone.__class__ = Interface
-    return vendor.Conversation(
+    return vendor().Conversation(
         elevenlabs.ElevenLabs(api_key=key, base_url=fake.base_url),
         AGENT,
         requires_auth=True,
@@ -89,7 +92,7 @@ def client(vendor: Any, fake: FakeElevenLabs, telephone: Telephone, *, key: str 
     )
 
 
-async def test_the_vendors_client_has_a_conversation_with_a_tool(vendor: Any) -> None:
+async def test_the_vendors_client_has_a_conversation_with_a_tool() -> None:
     over, greeted = asyncio.Event(), asyncio.Event()
     results: list[tuple[str, bool]] = []
 
@@ -104,15 +107,14 @@ async def test_the_vendors_client_has_a_conversation_with_a_tool(vendor: Any) ->
     agent = Agent(tools=frozenset({"transfer_call"}), overrides=ALL_OVERRIDES)
     said: list[tuple[str, str]] = []
     async with fake_agent(script, agent) as fake:
-        tools = vendor.ClientTools()
+        tools = vendor().ClientTools()
         tools.register("transfer_call", lambda parameters: f"{parameters['destination']} is busy")
         telephone = Telephone()
-        config = vendor.ConversationInitiationData(
+        config = vendor().ConversationInitiationData(
             conversation_config_override={"agent": {"prompt": {"prompt": "Be brief."}, "first_message": "Hello."}},
             dynamic_variables={"caller_number": "+4930123"},
         )
         conversation = client(
-            vendor,
             fake,
             telephone,
             client_tools=tools,
@@ -136,7 +138,7 @@ async def test_the_vendors_client_has_a_conversation_with_a_tool(vendor: Any) ->
         assert fake.complaints == []
 
 
-async def test_the_vendors_client_drops_what_was_interrupted(vendor: Any) -> None:
+async def test_the_vendors_client_drops_what_was_interrupted() -> None:
     async def script(session: Session) -> None:
         session.sends_audio(tone(100, 16000, 300))
         session.interrupts("A long story.", up_to=session.sent[-1] + 1)
@@ -145,7 +147,7 @@ async def test_the_vendors_client_drops_what_was_interrupted(vendor: Any) -> Non
 
     async with fake_agent(script) as fake:
         telephone = Telephone()
-        conversation = client(vendor, fake, telephone)
+        conversation = client(fake, telephone)
         await asyncio.to_thread(conversation.start_session)
         await asyncio.to_thread(telephone.heard_ms, 200)
         conversation.end_session()
@@ -156,7 +158,7 @@ async def test_the_vendors_client_drops_what_was_interrupted(vendor: Any) -> Non
         assert fake.complaints == []
 
 
-async def test_the_vendors_client_reads_why_it_was_sent_away(vendor: Any) -> None:
+async def test_the_vendors_client_reads_why_it_was_sent_away() -> None:
     ended: list[Any] = []
 
     async def script(session: Session) -> None:
@@ -164,9 +166,9 @@ async def test_the_vendors_client_reads_why_it_was_sent_away(vendor: Any) -> Non
 
     async with fake_agent(script, Agent(overrides=frozenset())) as fake:
         with pytest.raises(elevenlabs.core.ApiError, match="401"):
-            await asyncio.to_thread(client(vendor, fake, Telephone(), key="another").start_session)
-        config = vendor.ConversationInitiationData(conversation_config_override={"agent": {"language": "de"}})
-        conversation = client(vendor, fake, Telephone(), config=config, callback_disconnect=ended.append)
+            await asyncio.to_thread(client(fake, Telephone(), key="another").start_session)
+        config = vendor().ConversationInitiationData(conversation_config_override={"agent": {"language": "de"}})
+        conversation = client(fake, Telephone(), config=config, callback_disconnect=ended.append)
         await asyncio.to_thread(conversation.start_session)
         await asyncio.to_thread(conversation.wait_for_session_end)
         assert ended[0].close_code == 1008

@@ -11,6 +11,8 @@ from tests.agents.fakes.gemini_live import KEY, MODEL, FakeGemini, Script, Sessi
 from tests.agents.fakes.sockets import tone
 from tests.support.tls import client_context, server_context
 
+pytestmark = pytest.mark.at_once
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     genai = pytest.importorskip("google.genai")

@@ -14,6 +14,8 @@ from dueto.agents.openai_wire import append, realtime_url
 from dueto.agents.ports import Opening, SpokeLast, ToolAsked, ToolSpec, Used
 from dueto.sim import tone
 
+pytestmark = pytest.mark.at_once
+
 openai = pytest.importorskip("openai", reason="the vendor's client is not installed: pip install 'dueto[vendors]'")
 from openai.types import realtime as types  # noqa: E402
 from openai.types.realtime.realtime_client_event import RealtimeClientEvent  # noqa: E402

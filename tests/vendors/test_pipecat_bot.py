@@ -109,7 +109,7 @@ class PipecatBot:
                             bot.interrupted_at = asyncio.get_running_loop().time()
                             await self.broadcast_interruption()
                         else:
-                            await self.speak(0.6)
+                            await self.speak(0.4)
                             await self.push_frame(EndWorkerFrame())
                     case _:
                         await self.push_frame(frame, direction)
@@ -132,11 +132,11 @@ async def test_a_bot_built_from_pipecat_talks_is_interrupted_and_hangs_up_over_r
 
     async def caller(line: Line) -> None:
         await line.hears_speech()
-        await line.wait(0.6)
-        await line.say(tone(8000, 0.4, 700.0))
-        await line.press("1")
-        await line.hears_silence(500, timeout=5)
-        await line.press("#")
+        await line.wait(0.2)
+        await line.say(tone(8000, 0.3, 700.0))
+        await line.press("1", ms=60)
+        await line.hears_silence(400, timeout=5)
+        await line.press("#", ms=60)
         await line.until_hangup()
 
     async with uvicorn_serving(bot.app) as port:
@@ -154,4 +154,4 @@ async def test_a_bot_built_from_pipecat_talks_is_interrupted_and_hangs_up_over_r
     at = np.flatnonzero(loud(call))
     speech, goodbye = np.split(at, [int(np.diff(at).argmax()) + 1])  # the longest silence is the one he waited for
     assert len(speech) * 20 < 6000, "eight seconds were cut"
-    assert len(goodbye) * 20 == pytest.approx(600, abs=120), "the goodbye was heard before the hangup"
+    assert len(goodbye) * 20 == pytest.approx(400, abs=120), "the goodbye was heard before the hangup"

@@ -116,7 +116,7 @@ class FakeOpenAIHttp:
         assert asked["response_format"] == "pcm"
         self.spoken.append(asked["input"])
         _streamed(writer, "application/octet-stream")
-        pcm = tone(24000, 0.06 * len(asked["input"]), 440.0)
+        pcm = tone(24000, 0.02 * len(asked["input"]), 440.0)
         for at in range(0, len(pcm), 4801):  # an odd size: half a sample at each end
             await _chunk(writer, pcm[at : at + 4801])
             if self.breaks_off == "speech":

@@ -43,6 +43,14 @@ class Talking:
             await self._changed.wait_for(lambda: found() or self.over)
         assert found(), (self.events[-5:], self.failure)
 
+    async def caught_up(self) -> None:
+        """Wait until all that the provider has to tell at this moment was read."""
+        read = -1
+        while read != len(self.events):
+            read = len(self.events)
+            for _ in range(3):  # an event, the lock, whoever waits for it
+                await asyncio.sleep(0)
+
     async def saw(self, kind: type[Kind], times: int = 1) -> Kind:
         """Wait for the event of that kind; return it."""
         await self.until(lambda: len(self.all(kind)) >= times)
