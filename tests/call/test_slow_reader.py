@@ -13,7 +13,7 @@ from dueto.sim import tone
 from dueto.wire.media import AUDIO_STREAM_BINARY
 
 RATE_HZ = 48000
-SAYS_S = 2.0
+SAYS_S = 1.2
 
 
 async def test_what_the_switch_leaves_unread_does_not_count_as_heard() -> None:
@@ -27,7 +27,7 @@ async def test_what_the_switch_leaves_unread_does_not_count_as_heard() -> None:
         saying.finish()
         peer.stop_reading()
         began = time.monotonic()
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(0.8)
         stood_ms, passed_ms = saying.heard_ms, (time.monotonic() - began) * 1000
         assert stood_ms < passed_ms - 400  # 96 kB a second: the two kernels hold little of it
         reading = asyncio.ensure_future(_read(peer))

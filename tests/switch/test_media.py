@@ -39,10 +39,10 @@ async def placed(here: Scene) -> None:
 
 @pytest.mark.parametrize(("kind", "engine"), TRIALS)
 async def test_a_tone_comes_back_whole_at_its_pitch_and_level(kind: AudioDialect, engine: str) -> None:
-    agent = Doing(lambda call: echo_of(call, 600, 1.0))
+    agent = Doing(lambda call: echo_of(call, 600, 0.6))
     async with scene(agent, engine=engine, simulated=kind) as here:
         await placed(here)
-        assert_came_back(await agent.result(), 600, 1.0)
+        assert_came_back(await agent.result(), 600, 0.6)
         found = await here.gateway.until_noted("media_dialect")
         assert found["found"] in DIALECTS
 
@@ -62,11 +62,11 @@ async def test_what_is_cut_is_silent_soon_and_stays_so() -> None:
         old.finish()
         while not loud:  # noqa: ASYNC110 - frames come 50 times a second
             await asyncio.sleep(0.02)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.5)
         decided, heard_ms = now(), await call.stop()
         with pytest.raises(Interrupted):
             await old.heard()
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.6)  # a lead, and the way through the switch and back
         dialect = call._session.dialect
         return round((loud[-1] - decided) * 1000), heard_ms, 0 if dialect.clear_text else dialect.lead_ms
 
@@ -75,4 +75,4 @@ async def test_what_is_cut_is_silent_soon_and_stays_so() -> None:
         await placed(here)
         sounded_ms, heard_ms, lead_ms = await agent.result()
         assert sounded_ms <= lead_ms + 150  # the way through the switch, and back
-        assert 800 <= heard_ms <= 2000
+        assert 300 <= heard_ms <= 1500
