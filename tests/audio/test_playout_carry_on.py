@@ -72,11 +72,12 @@ def test_to_carry_on_is_the_same_as_to_ask_what_is_due(steps: list[tuple[float, 
             match what:
                 case "tick":
                     for at in ticks:
-                        frame = ledger.carry_on(at, lag_ms) if way is short else None
+                        frame = ledger.carry_on(at, lag_ms=lag_ms) if way is short else None
                         carried += frame is not None
                         way.sent += ledger.due(at, ticks=True, lag_ms=lag_ms) if frame is None else [frame]
                 case "backlog":
-                    way.sent += ledger.due(now, value, ticks=True, lag_ms=lag_ms)
+                    frame = ledger.carry_on(now, value, lag_ms=lag_ms) if way is short else None
+                    way.sent += ledger.due(now, value, ticks=True, lag_ms=lag_ms) if frame is None else [frame]
                 case "say":
                     ledger.add(way.current(), piece(value, number))
                     way.sent += ledger.due(now)

@@ -299,15 +299,19 @@ class Playout:
             out += self._made_up(now)
         return out
 
-    def carry_on(self, now: float, lag_ms: float = 0.0) -> bytes | None:
+    def carry_on(self, now: float, backlog_ms: float = 0.0, *, lag_ms: float = 0.0) -> bytes | None:
         """Return the next frame of a bursty utterance that is playing, if it is all that a ticker would get from `due`.
 
-        It counts as sent; `lag_ms` as there. None: nothing has changed; ask `due`. Nearly every frame of what is said
-        goes this way, at a third of the cost of the other.
+        It counts as sent; `backlog_ms` and `lag_ms` as there. None: no frame has been touched; ask `due`. Nearly every
+        frame of what is said goes this way, at a third of the cost of the other.
         """
-        order, spans, start_s = self._order, self._spans, self._play_until
-        early_s = start_s - now - self._ahead_s + lag_ms / 1000
-        if not order or not spans or self._live_start or not -STEADY_S < early_s <= STEADY_S:
+        order, spans = self._order, self._spans
+        if not order or not spans or self._live_start or self._play_until <= now:
+            return None
+        if backlog_ms > 0:
+            self._put_back(now, backlog_ms / 1000)
+        start_s = self._play_until
+        if not -STEADY_S < start_s - now - self._ahead_s + lag_ms / 1000 <= STEADY_S:
             return None
         utterance, last = order[0], spans[-1]
         frames = utterance._frames

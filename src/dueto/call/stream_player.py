@@ -328,8 +328,8 @@ class StreamPlayer:
         if media is not None and now - self._backlog_at >= BACKLOG_EVERY_S:
             self._backlog_at = now
             backlog_ms = media.backlog_bytes() / self._wire_bytes_per_ms
-        elif media is not None and self._raw and len(self._sayings) == 1 and not self._more_to_see_to(now):
-            frame = self._ledger.carry_on(now, self._lag_ms(now))
+        if media is not None and self._raw and len(self._sayings) == 1 and not self._more_to_see_to(now):
+            frame = self._ledger.carry_on(now, backlog_ms, lag_ms=self._lag_ms(now))
             if frame is not None:  # nearly always
                 media.send_audio(frame)
                 self.frames_sent += 1

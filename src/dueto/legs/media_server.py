@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import re
 import socket
-import struct
+import sys
 import termios
 from collections.abc import Callable
 from typing import cast
@@ -152,9 +152,10 @@ class PicowsMediaLeg(WSListener):
         if self._transport is None or self._fd < 0:
             return 0
         waiting = self._unwritten_bytes()
-        with contextlib.suppress(OSError):
-            waiting += struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
-        return int(waiting)
+        try:
+            return waiting + int.from_bytes(fcntl.ioctl(self._fd, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
+        except OSError:
+            return waiting
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Send CLOSE; TCP ends with the switch's answer, at the latest after `CLOSE_S`. Nothing is heard meanwhile.
