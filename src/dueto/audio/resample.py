@@ -51,6 +51,8 @@ class Resampler:
         self.to_hz = to_hz
         self.delay_ms: float = 0.0
         "What passing through here costs, the same at all frequencies."
+        self._rest = b""
+        self._size_bytes = -1
         if from_hz == to_hz:
             return
         if from_hz not in RATES_HZ or to_hz not in RATES_HZ:
@@ -69,24 +71,18 @@ class Resampler:
             self._input, shape=(blocks, width), strides=(block * step, step), writeable=False
         )
         self._head = self._input[:history]
-        self._rest = b""
         self._expect(FRAME_MS * self._block_bytes)
 
     def process(self, frame: bytes) -> bytes:
         """Return the next piece of the stream at `to_hz`. With equal rates: `frame` itself, the very same object."""
-        if self.from_hz == self.to_hz:
-            return frame
-        if self._rest:
-            frame = self._rest + frame
-        over = len(frame) % self._block_bytes
-        if over:
-            self._rest = frame[-over:]
-        elif self._rest:
-            self._rest = b""
-        whole, most = len(frame) - over, self._most_bytes
-        if 0 < whole <= most:
-            return self._product(frame, 0, whole)
-        return b"".join([self._product(frame, at, min(most, whole - at)) for at in range(0, whole, most)])
+        if len(frame) != self._size_bytes or self._rest:
+            return self._in_pieces(frame)
+        self._fresh[...] = np.frombuffer(frame, _L16)  # nearly always, it has the size of the last one
+        output: Floats = self._windows.copy().dot(self._kernel)  # BLAS does not take rows that overlap
+        self._head[...] = self._tail
+        np.rint(output, output)
+        output.clip(_LOWEST, _HIGHEST, output)
+        return output.astype(_L16).tobytes()
 
     def reset(self) -> None:
         """Forget what came before: the next frame starts out of silence."""
@@ -94,19 +90,21 @@ class Resampler:
             self._input[:] = 0
             self._rest = b""
 
-    def _product(self, data: bytes, at: int, size_bytes: int) -> bytes:
-        """Resample `size_bytes` from `at` on: whole blocks, at most `_most_bytes`."""
-        if size_bytes != self._size_bytes:
-            self._expect(size_bytes)
-        self._fresh[...] = np.frombuffer(data, _L16, size_bytes // 2, at)
-        output: Floats = self._windows.copy().dot(self._kernel)  # BLAS does not take rows that overlap
-        self._head[...] = self._tail
-        np.rint(output, output)
-        output.clip(_LOWEST, _HIGHEST, output)
-        return output.astype(_L16).tobytes()
+    def _in_pieces(self, frame: bytes) -> bytes:
+        """Process whole blocks, as many at a time as may be; what is over waits."""
+        if self.from_hz == self.to_hz:
+            return frame
+        data, self._rest = self._rest + frame, b""
+        whole, most, out = len(data) - len(data) % self._block_bytes, self._most_bytes, []
+        for at in range(0, whole, most):
+            piece = data[at : min(at + most, whole)]
+            self._expect(len(piece))
+            out.append(self.process(piece))
+        self._rest = data[whole:]
+        return out[0] if len(out) == 1 else b"".join(out)
 
     def _expect(self, size_bytes: int) -> None:
-        """Look at the input as pieces of that size need it: nearly always that of the last one."""
+        """Look at the input as pieces of that size need it."""
         self._size_bytes = size_bytes
         history, samples = len(self._head), size_bytes // 2
         self._fresh = self._input[history : history + samples]
