@@ -1,4 +1,4 @@
-"""`pass_on` is a shorter way to where `add` and `due` lead: nobody can tell afterwards which one was taken."""
+"""`pass_on` and the lane are shorter ways to where `add` and `due` lead: nobody can tell which one was taken."""
 
 from dataclasses import dataclass
 
@@ -24,6 +24,20 @@ class Way:
         ledger = Playout(RATE_HZ, lead_ms=60, start_ms=40, max_live_ms=200)
         return cls(ledger, ledger.open(live=True), [])
 
+    def write(self, frame: bytes, now: float, *, passes: bool, lane: bool) -> None:
+        """What a player does with a live frame, where there is a short way, and a shorter one."""
+        if self.live.cleared or self.live.finished:
+            self.live = self.ledger.open(live=True)
+        if lane and self.ledger.lane.takes(len(frame), now):
+            self.sent.append(frame)
+        elif passes and self.ledger.pass_on(self.live, frame, now):
+            self.sent.append(frame)
+            if lane:
+                self.ledger.open_lane()
+        else:
+            self.ledger.add(self.live, frame)
+            self.sent += self.ledger.due(now)
+
     def told(self, now: float) -> tuple[object, ...]:
         """All that the ledger says at `now`."""
         ledger, live = self.ledger, self.live
@@ -46,6 +60,8 @@ FRAMES = st.sampled_from([FRAME, FRAME, FRAME, FRAME[:100], FRAME * 3])
 STEPS = st.one_of(
     st.tuples(st.just("write"), FRAMES),
     st.tuples(st.just("write"), st.just(FRAME)),
+    st.tuples(st.just("write"), st.just(FRAME)),
+    st.tuples(st.just("ask"), st.none()),
     st.tuples(st.just("tick"), st.none()),
     st.tuples(st.just("say"), st.sampled_from([FRAME, FRAME * 4])),
     st.tuples(st.just("clear"), st.booleans()),
@@ -58,21 +74,15 @@ GAPS = st.sampled_from([0.0, 0.005, 0.019, 0.02, 0.021, 0.05, 0.4])
 def test_passing_a_frame_on_is_the_same_as_queueing_and_sending_it(
     steps: list[tuple[float, tuple[str, object]]],
 ) -> None:
-    short, long = Way.new(), Way.new()
+    lane, short, long = Way.new(), Way.new(), Way.new()
     now = 100.0
     for gap, (what, value) in steps:
         now += gap
-        for way in (short, long):
+        for way in (lane, short, long):
             ledger = way.ledger
             if what == "write":
                 assert isinstance(value, bytes)
-                if way.live.cleared or way.live.finished:
-                    way.live = ledger.open(live=True)
-                if way is short and ledger.pass_on(way.live, value, now):
-                    way.sent.append(value)
-                else:
-                    ledger.add(way.live, value)
-                    way.sent += ledger.due(now)
+                way.write(value, now, passes=way is not long, lane=way is lane)
             elif what == "tick":
                 way.sent += ledger.due(now)
             elif what == "say":
@@ -83,10 +93,27 @@ def test_passing_a_frame_on_is_the_same_as_queueing_and_sending_it(
                 way.sent += ledger.due(now)
             elif what == "clear":
                 ledger.clear(now, drops_sent=bool(value))
-            else:
+            elif what == "finish":
                 ledger.finish(way.live)
-        assert short.sent == long.sent
-        assert short.told(now) == long.told(now)
+        assert lane.sent == short.sent == long.sent
+        if what == "ask":
+            assert lane.told(now) == short.told(now) == long.told(now)
+    assert lane.told(now) == short.told(now) == long.told(now)
+
+
+def test_the_lane_takes_frames_that_come_in_time_and_no_others() -> None:
+    ledger = Playout(RATE_HZ, lead_ms=160)
+    live = ledger.open(live=True)
+    assert not ledger.lane.takes(len(FRAME), 5.0)
+    assert ledger.pass_on(live, FRAME, 5.0)
+    ledger.open_lane()
+    assert ledger.lane.takes(len(FRAME), 5.019)
+    assert not ledger.lane.takes(100, 5.019)  # a piece of a frame
+    assert not ledger.lane.takes(len(FRAME), 5.041)  # there has been a gap
+    assert [ledger.lane.takes(len(FRAME), 5.02) for _ in range(4)] == [True, True, True, False]  # too far ahead
+    assert ledger.sent_ms == 100
+    assert live.sent_ms == live.queued_ms == 100
+    assert not ledger.lane.takes(len(FRAME), 5.1)  # somebody has asked, so it is closed
 
 
 def test_a_frame_is_passed_on_when_nothing_waits_and_it_fits_within_the_lead() -> None:

@@ -163,11 +163,12 @@ async def test_a_sink_that_fails_ends_its_stream_and_no_other() -> None:
         healthy = await bench.stream()
 
         class Broken(RememberingMediaDoor):
-            def media_audio(self, leg: MediaLeg, message: bytes) -> None:
+            def message(self, data: bytes) -> None:
                 raise ValueError("a bug")
 
         broken = Broken()
         leg.attach(broken)
+        leg.listener = broken
         peer.send(frame(BINARY, b"x"))
         assert (await peer.frame()).code == 1011
         await peer.ended()

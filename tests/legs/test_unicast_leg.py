@@ -26,8 +26,14 @@ class Sink:
         self.audio: list[bytes] = []
         self.closed: list[tuple[int, str]] = []
 
-    def media_audio(self, leg: MediaLeg, message: bytes) -> None:
-        self.audio.append(message)
+    frame_bytes = -1
+    frames = 0
+
+    def take(self, frame: bytes) -> None:
+        raise AssertionError("no message is a frame as it stands")
+
+    def message(self, data: bytes) -> None:
+        self.audio.append(data)
 
     def media_text(self, leg: MediaLeg, text: str) -> None:
         raise AssertionError("UDP carries no text")
@@ -65,6 +71,7 @@ class Bench:
         leg = await self.door.open(REQUEST, expected, refused=self.refused.append)
         self.far.transport = await self.network.open(self.far, leg.offer.local_ip, leg.offer.local_port)
         leg.attach(self.sink)
+        leg.listener = self.sink
         self.ours = (leg.offer.remote_ip, leg.offer.remote_port)
         return leg
 

@@ -180,6 +180,8 @@ class RememberingMediaDoor:
     refusals: list[tuple[str, str]] = field(default_factory=list)
     heard: list[bytes | str | tuple[int, str]] = field(default_factory=list)
     "Audio as bytes, text as str, the end as (code, reason)."
+    frame_bytes: int = -1
+    frames: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -208,14 +210,18 @@ class RememberingMediaDoor:
         self.legs.append(leg)
         if self.attaches:
             leg.attach(self)
+            leg.listener = self
         self.changed.set()
 
     def refused(self, leg: str, reason: str, peer: str) -> None:
         self.refusals.append((leg, reason))
         self.changed.set()
 
-    def media_audio(self, leg: MediaLeg, message: bytes) -> None:
-        self._note(message)
+    def take(self, frame: bytes) -> None:
+        raise AssertionError("no message is a frame as it stands")
+
+    def message(self, data: bytes) -> None:
+        self._note(data)
 
     def media_text(self, leg: MediaLeg, text: str) -> None:
         self._note(text)

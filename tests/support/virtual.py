@@ -9,7 +9,7 @@ from typing import Any
 from dueto.call import Agent, CallRules, Desk, House
 from dueto.errors import Refused
 from dueto.legs.esl_outbound import OutboundLeg, OutboundOptions
-from dueto.legs.ports import MediaSink
+from dueto.legs.ports import DEAF, Listener, MediaSink
 from dueto.legs.ticker import Ticker
 from dueto.sim import (
     HttpHeaders,
@@ -42,6 +42,7 @@ class MediaTwin:
         self.offers = offers
         self.filler_ms = 0
         self.closed = False
+        self.listener: Listener = DEAF
         self.far = _FarEnd(self, listener)
         self._sink: MediaSink | None = None
 
@@ -75,6 +76,8 @@ class MediaTwin:
             if code != 1006:
                 self.far.post("on_close", code, reason)
             self._tell_closed(code, reason)
+        elif name == "audio":
+            self.listener.message(*arguments)
         else:
             getattr(self._sink, name)(self, *arguments)
 
@@ -110,7 +113,7 @@ class _FarEnd:
             asyncio.get_running_loop().call_soon(self._twin.arrived, name, *arguments)
 
     def send_binary(self, data: bytes) -> None:
-        self._send("media_audio", data)
+        self._send("audio", data)
 
     def send_text(self, text: str) -> None:
         self._send("media_text", text)

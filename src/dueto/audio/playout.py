@@ -24,6 +24,7 @@ import math
 from collections import deque
 from typing import Final
 
+from dueto.audio.lane import CLOSED, Lane
 from dueto.audio.utterance import Span, Utterance
 from dueto.errors import LocalProtocolError
 
@@ -88,7 +89,8 @@ class Playout:
         self._lead_s = lead_ms / 1000
         self._ahead_s = self._lead_s + EARLY_S - self._frame_s  # a frame that starts no later than this may go
         self._warm_up_s = warm_up_ms / 1000
-        self._live_ahead_s = min(LIVE_AHEAD_S + self._warm_up_s, self._ahead_s)
+        self.lane = Lane(self._frame_s, min(LIVE_AHEAD_S + self._warm_up_s, self._ahead_s))
+        "Where the frames of a live utterance go that is all there is; open by `open_lane`, until anything is asked."
         self._start = self._bytes(max(start_ms, warm_up_ms))
         self._rearm = self._bytes(max(rearm_ms, warm_up_ms))
         self._live_start = self._bytes(warm_up_ms)
@@ -105,8 +107,6 @@ class Playout:
         "Not finished, or not yet sent; the first has the turn."
         self._spans: deque[Span] = deque()
         "Sent and, when last looked at, not wholly heard; in the order of play."
-        self._sole: Utterance | None = None
-        "What `_has_the_stage` found, so that it is not asked for every frame."
         self._play_until = float("-inf")
         self._starved_since: float | None = None
         self._ahead_since: float | None = None
@@ -117,6 +117,7 @@ class Playout:
     @property
     def sent_ms(self) -> int:
         """What has been sent over the call's life, without the silence that fills up last frames."""
+        self.close_lane()
         return self._sent * 1000 // self._bytes_per_s
 
     @property
@@ -127,11 +128,13 @@ class Playout:
     @property
     def plays_until(self) -> float:
         """When the far end has played all it was sent, silence that makes up for a warm-up included."""
+        self.close_lane()
         return self._play_until
 
     @property
     def sounds_until(self) -> float:
         """When the last of what was sent ends at the caller; in the past: it is silent."""
+        self.close_lane()
         return self._play_until - self._padding_s
 
     def open(self, *, live: bool = False, interruptible: bool = True) -> Utterance:
@@ -141,7 +144,7 @@ class Playout:
         """
         if len(self._order) >= MAX_OPEN:
             raise LocalProtocolError(f"{MAX_OPEN} utterances are open and not finished")
-        self._sole = None
+        self.close_lane()
         utterance = Utterance(self._next_id, live, interruptible, self._bytes_per_s)
         utterance._held |= self._live_start > 0
         utterance._kept = deque(maxlen=self._kept_frames)
@@ -157,12 +160,12 @@ class Playout:
         Raises: LocalProtocolError: it is finished or cleared, or (not live) more than `max_queued_ms` would wait;
             nothing was queued.
         """
+        self.close_lane()
         if utterance.cleared or utterance.finished:
             raise LocalProtocolError(f"{utterance!r} takes no more audio")
         size = len(pcm) if isinstance(pcm, bytes | bytearray) else pcm.nbytes
         if not utterance.live and self._waiting + size > self._max_queued:
             raise LocalProtocolError(f"more than {self._max_queued * 1000 // self._bytes_per_s} ms would be waiting")
-        self._sole = None
         data = utterance._tail + pcm if utterance._tail else bytes(pcm)
         frames, step = utterance._frames, self._frame_bytes
         if len(data) == step:
@@ -181,14 +184,14 @@ class Playout:
     def pass_on(self, utterance: Utterance, frame: bytes, now: float) -> bool:
         """Send a whole frame of a live utterance at once, past the queue, if that is what `add` and `due` would do.
 
-        True: it counts as sent, send it. False: nothing has changed; `add` it. Nearly every frame of a live call goes
-        this way, at a quarter of the cost of the other.
+        True: it counts as sent, send it. False: nothing has changed; `add` it.
         """
+        self.close_lane()
         size = len(frame)
-        if size != self._frame_bytes or (utterance is not self._sole and not self._has_the_stage(utterance)):
+        if size != self._frame_bytes or not self._has_the_stage(utterance):
             return False
         start_s = self._play_until
-        if start_s - now <= self._live_ahead_s:
+        if start_s - now <= self.lane.ahead_s:
             self._ahead_since = None
             if start_s < now:
                 if self._live_start:
@@ -212,14 +215,31 @@ class Playout:
         return True
 
     def _has_the_stage(self, utterance: Utterance) -> bool:
-        """Whether it is live, the only one there is, and nothing of it waits; remembered until something is changed."""
+        """Whether it is live, the only one there is, and nothing of it waits."""
         order = self._order
         if len(order) != 1 or order[0] is not utterance or not utterance.live or utterance.finished:
             return False
-        if utterance._frames or utterance._tail:
-            return False
-        self._sole = utterance
-        return True
+        return not (utterance._frames or utterance._tail)
+
+    def open_lane(self) -> None:
+        """After a frame was passed on: let those that are like it go by `lane`, at a fraction of the cost."""
+        if self._ahead_since is None:
+            self.lane.until_s = self._play_until
+            self.lane.frame_bytes = self._frame_bytes
+
+    def close_lane(self) -> None:
+        """Write down what went by `lane`. Everything that is asked here begins so."""
+        lane = self.lane
+        if lane.frame_bytes == CLOSED:
+            return
+        lane.frame_bytes = CLOSED
+        size, lane.noted = (lane.frames - lane.noted) * self._frame_bytes, lane.frames
+        last = self._spans[-1]
+        self._play_until = last.end_s = lane.until_s
+        last.size += size
+        last.utterance._queued += size
+        last.utterance._sent += size
+        self._sent += size
 
     def catches_up(self, utterance: Utterance, frame: bytes, now: float) -> bool:
         """Drop a frame of a live utterance, if that is what it takes to be live again.
@@ -227,6 +247,7 @@ class Playout:
         After a stall everything comes at once, and as live audio neither stops nor plays faster, what stands ahead of
         the caller's ear then would stand there for the rest of the call. True: dropped, and counted; not to be added.
         """
+        self.close_lane()
         if not utterance.live or not self._order or self._order[0] is not utterance or not self._stands(now):
             return False
         utterance._dropped += len(frame)
@@ -235,7 +256,7 @@ class Playout:
 
     def _stands(self, now: float) -> bool:
         """Whether live audio has been too far ahead for too long."""
-        if self._play_until - now <= self._live_ahead_s and self._waiting < self._frame_bytes:
+        if self._play_until - now <= self.lane.ahead_s and self._waiting < self._frame_bytes:
             self._ahead_since = None
             return False
         if self._ahead_since is None:
@@ -246,8 +267,8 @@ class Playout:
         """Nothing more comes: its last frame is filled up with silence. Again, or after a clear: nothing to do."""
         if utterance.finished or utterance.cleared:
             return
+        self.close_lane()
         utterance.finished = True
-        self._sole = None
         tail, utterance._tail = utterance._tail, b""
         if len(tail) % 2:  # half a sample can't be played
             tail = tail[:-1]
@@ -272,6 +293,7 @@ class Playout:
         ticker a moment early would send none, and two the next time. `filler_ms`: what the far end, if it is silent,
         plays first. `lag_ms`: by how much it plays later than this account has it; the lead must hold that, too.
         """
+        self.close_lane()
         lead_s, ahead_s = self._lead_s + EARLY_S - lag_ms / 1000, self._ahead_s - lag_ms / 1000
         if backlog_ms > 0:
             self._put_back(now, backlog_ms / 1000)
@@ -336,6 +358,7 @@ class Playout:
 
         A frame that was heard in part is heard again from its beginning.
         """
+        self.close_lane()
         self._close_spans(now)
         for span in reversed(tuple(self._spans)):
             utterance = span.utterance
@@ -362,6 +385,7 @@ class Playout:
 
         Never too late by this; where it was too early (a turn changed hands), ask again.
         """
+        self.close_lane()
         if self._turn(now) is not None:
             return max(now, self._play_until + self._frame_s - self._lead_s)
         if not self._order:
@@ -376,6 +400,7 @@ class Playout:
 
     def heard_ms(self, utterance: Utterance, now: float) -> int:
         """Return how much of `utterance` the caller has heard by `now`; it never shrinks, nor passes `sent_ms`."""
+        self.close_lane()
         if not utterance.cleared:
             heard = utterance._heard
             for span in self._spans:
@@ -390,6 +415,7 @@ class Playout:
         None while that is not known (not finished, or not all sent), and if it was cleared. It still moves to a later
         time when the kernel turns out to hold back what was sent.
         """
+        self.close_lane()
         if utterance.cleared or not utterance.finished or utterance._frames:
             return None
         for span in reversed(self._spans):
@@ -399,6 +425,7 @@ class Playout:
 
     def current(self, now: float) -> Utterance | None:
         """Return the utterance that the caller hears at `now`; None: silence."""
+        self.close_lane()
         for span in self._spans:
             if span.start_s <= now < span.end_s:
                 return None if span.utterance.cleared else span.utterance
@@ -414,6 +441,7 @@ class Playout:
         `drops_sent`: the far end empties its buffer too, so what was sent and not played is never heard. Otherwise it
         will be, and counts as heard; an utterance that was finished and sent to its end then goes on unhurt.
         """
+        self.close_lane()
         self.generation += 1
         self._close_spans(now)
         hit = [utterance for utterance in self._order if utterance._frames or not utterance.finished]
@@ -432,7 +460,6 @@ class Playout:
             utterance._frames.clear()
             utterance._tail = b""
         self._order.clear()
-        self._sole = None
         self._waiting = 0
         self._starved_since = None
         if drops_sent:

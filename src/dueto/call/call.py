@@ -227,7 +227,8 @@ class Call:
     @property
     def write_now(self) -> Callable[[bytes], None]:
         """`write` as a plain callable, for speed: `call.audio_to(call.write_now)` is an echo."""
-        return self._session.voice.write
+        voice = self._session.voice
+        return voice.write if voice.player is None else voice.player.write
 
     async def stop(self, *, by: str = "agent", decided_at: float | None = None) -> int:
         """Silence now: whoever waits in `say` gets Interrupted, unless it is not interruptible.

@@ -85,6 +85,7 @@ class FilePlayer:
         self._live_at = 0.0
         self._dropped_ms = 0
         self._behind_a_bridge = False
+        self._audible = True
         self.frames_sent = 0
         self.tape: Tape | None = None
 
@@ -121,6 +122,8 @@ class FilePlayer:
 
     def write(self, frame: bytes) -> None:
         """Live audio, gathered into short files: this dialect has no stream down."""
+        if not self._audible:
+            return
         if not self._live:
             self._ticker.add(self._tick)
         self._live += frame
@@ -196,6 +199,10 @@ class FilePlayer:
             if not piece.announced.done():
                 self._hand_over(piece)
         self.pump()
+
+    def call_changed(self, audible: bool) -> None:
+        """Whether live audio is for the caller's ears."""
+        self._audible = audible
 
     def pause(self, paused: bool) -> None:
         """The switch holds its own playback."""

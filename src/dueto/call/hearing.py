@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from dueto.audio.resample import Resampler
 from dueto.wire.media import StreamRequest
@@ -12,18 +13,21 @@ FRAME_MS = 20
 
 
 class Hearing:
-    """Cuts the stream's messages into frames and hands each to all sinks, in the same turn of the loop."""
+    """Cuts the stream's messages into frames and hands each to all sinks, in the same turn of the loop.
+
+    A `legs.ports.Listener`: of a message that is a frame as it stands the leg itself does what `message` would do.
+    """
 
     def __init__(self, request: StreamRequest) -> None:
-        self.rate_hz = request.rate_hz
-        self.frames = 0
-        self.odd_messages = 0
-        "Messages that were no whole number of frames: the stream runs at another rate than its URL said."
         self._stereo = request.channels == 2
         self._message_bytes = request.rate_hz * FRAME_MS // 1000 * 2 * request.channels
+        self.frame_bytes = -1 if self._stereo else self._message_bytes
+        self.frames = 0
+        self.take: Sink = partial(_each, ())
+        self.rate_hz = request.rate_hz
+        self.odd_messages = 0
+        "Messages that were no whole number of frames: the stream runs at another rate than its URL said."
         self._rest = b""
-        self._at_once = -1 if self._stereo else self._message_bytes
-        "The size of a message that is a frame as it stands; -1 while there is none."
         self._sinks: tuple[Sink, ...] = ()
 
     @property
@@ -34,23 +38,22 @@ class Hearing:
     def add(self, sink: Sink, rate_hz: int) -> Callable[[], None]:
         """Hand every frame to `sink`, resampled where need be; call what is returned to stop."""
         entry = sink if rate_hz == self.rate_hz else _resampled(sink, Resampler(self.rate_hz, rate_hz))
-        self._sinks = (*self._sinks, entry)
+        self._hand_to(*self._sinks, entry)
 
         def remove() -> None:
-            self._sinks = tuple(other for other in self._sinks if other is not entry)
+            self._hand_to(*(other for other in self._sinks if other is not entry))
 
         return remove
 
     def release(self) -> None:
         """Nobody listens any more."""
-        self._sinks = ()
+        self._hand_to()
 
     def message(self, data: bytes) -> None:
         """Take one binary message of the stream."""
-        if len(data) == self._at_once:  # nearly always
+        if len(data) == self.frame_bytes:
             self.frames += 1
-            for sink in self._sinks:
-                sink(data)
+            self.take(data)
             return
         if len(data) % self._message_bytes:
             self.odd_messages += 1
@@ -58,7 +61,7 @@ class Hearing:
         step = self._message_bytes
         whole = len(data) - len(data) % step
         self._rest = data[whole:]
-        self._at_once = -1 if self._rest or self._stereo else step
+        self.frame_bytes = -1 if self._rest or self._stereo else step
         for at in range(0, whole, step):
             self._frame(data[at : at + step])
 
@@ -66,8 +69,16 @@ class Hearing:
         self.frames += 1
         if self._stereo:  # samples interleaved, the caller's first
             frame = memoryview(frame).cast("h")[::2].tobytes()
-        for sink in self._sinks:
-            sink(frame)
+        self.take(frame)
+
+    def _hand_to(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+        self.take = sinks[0] if len(sinks) == 1 else partial(_each, sinks)
+
+
+def _each(sinks: tuple[Sink, ...], frame: bytes) -> None:
+    for sink in sinks:
+        sink(frame)
 
 
 def _resampled(sink: Sink, resampler: Resampler) -> Sink:

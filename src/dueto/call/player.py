@@ -131,9 +131,13 @@ class Tape(Protocol):
 class Player(Protocol):
     """One call's way down."""
 
-    frames_sent: int
     tape: Tape | None
     "Who keeps what was heard, if somebody does."
+
+    @property
+    def frames_sent(self) -> int:
+        """How many frames of 20 ms went down."""
+        ...
 
     def open(self, *, interruptible: bool = True) -> Saying:
         """Begin to say something, behind what is being said already."""
@@ -190,6 +194,10 @@ class Player(Protocol):
 
     async def quiet(self) -> None:
         """Wait until `idle`, or until nobody can hear it any more."""
+        ...
+
+    def call_changed(self, audible: bool) -> None:
+        """The state of the call is another, or its stream is. Live audio is dropped while nobody may hear it."""
         ...
 
     def pause(self, paused: bool) -> None:

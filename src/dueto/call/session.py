@@ -35,7 +35,7 @@ from dueto.call.transcript import Transcript
 from dueto.call.unicast import UnicastStream
 from dueto.call.voice import Voice
 from dueto.errors import DuetoError, NotCapable
-from dueto.legs.ports import ControlLeg, MediaLeg
+from dueto.legs.ports import DEAF, ControlLeg, MediaLeg
 from dueto.wire.esl import Api, Event
 from dueto.wire.media import Dialect
 
@@ -147,9 +147,18 @@ class Session(Reach):
     def seal(self, sealed: bool) -> None:
         """Let no frame pass in either direction, whatever the phase: the caller is about to talk to somebody else."""
         self.sealed = sealed
-        self.voice.open = self.state.phase in _AUDIBLE and not sealed
+        self.audio_changed()
         if self.unicast is not None and not sealed:
             self.unicast.unsealed()
+
+    def audio_changed(self) -> None:
+        """The call's state is another, or its stream: from the next frame on audio takes other ways."""
+        self.voice.call_changed(self.state.phase in _AUDIBLE and not self.sealed)
+
+    def set_stream_away(self, away: bool) -> None:
+        """The stream is over for now, by what the channel is doing; or it is here again."""
+        self.stream_away = away
+        self.audio_changed()
 
     def application(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Wrap the run of a dialplan application: some end the stream, which comes back after them."""
@@ -265,14 +274,17 @@ class Session(Reach):
             leg.close(1000, "the call is over")
             return
         old, self.media = self.media, leg
-        if old is not None and not old.closed:
-            self.voice.stream_lost(stopped=True)
+        if old is not None:
+            old.listener = DEAF
+            if not old.closed:
+                self.voice.stream_lost(stopped=True)
         if self.voice.hearing is None:
             self.rate_hz = leg.request.rate_hz
             self.voice.begin(leg)
         self.secretary = self.secretary or leg.request.secretary
         self.caller_number = self.caller_number or leg.request.caller
         leg.attach(self)
+        self.audio_changed()
         self.media_up.set()
         self.journal("media_connected", peer=leg.peer, rate_hz=leg.request.rate_hz, dialect=leg.dialect.name)
         self.happen(phase.MediaCame())
@@ -298,12 +310,6 @@ class Session(Reach):
                 self.unicast.control_gone()
             self.happen(phase.ControlClosed())
         self.check_over()
-
-    def media_audio(self, leg: MediaLeg, message: bytes) -> None:
-        """A message of the stream. Fifty times a second."""
-        voice = self.voice
-        if leg is self.media and voice.open and voice.hearing is not None:
-            voice.hearing.message(message)
 
     def media_text(self, leg: MediaLeg, text: str) -> None:
         """Metadata, or what the dialplan had the module send."""
@@ -338,7 +344,8 @@ class Session(Reach):
                     self._witness = self._witness or event.witness
                 before = self.state
                 self.state, actions = step(before, event)
-                self.voice.open = self.state.phase in _AUDIBLE and not self.sealed
+                if self.state is not before:
+                    self.audio_changed()
                 for action in actions:
                     self._perform(action, event, before)
         finally:

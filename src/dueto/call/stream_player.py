@@ -103,9 +103,9 @@ class StreamPlayer:
         beats: Beats | None = None,
     ) -> None:
         """`beats`: the caller's frames, if they are to be had."""
+        self._clock = clock
         self._media = media
         self._ticker = ticker
-        self._clock = clock
         self._dialect = dialect
         self._rate_hz, self._down_hz = rate_hz, dialect.down_hz(rate_hz)
         self._wire_bytes_per_ms = self._down_hz * 2 / 1000 * (4 / 3 if dialect.text is not None else 1)
@@ -116,10 +116,14 @@ class StreamPlayer:
             warm_up_ms=dialect.warm_up_ms,
             max_live_ms=max_live_ms,
         )
+        self._lane = self._ledger.lane
+        self._send_down: Callable[[bytes], None] = _nowhere
+        "Where the frames of the lane go."
         self._live: Utterance | None = None
         self._live_resampler = self._resampler()
         self._sayings: list[_Streamed] = []
         self._raw = dialect.text is None and dialect.frame_ms == 20
+        self._audible = True
         self._full_s = (dialect.lead_ms - OFF_BEAT_LAG_MS - 2 * dialect.frame_ms) / 1000
         "With so much ahead of the caller's ear, the lead is full but for what the ticker is about to send."
         self._backlog_at = 0.0
@@ -136,9 +140,23 @@ class StreamPlayer:
         self._silence: tuple[str, Silent, float] | None = None
         "The mark that tells that what was cut is silent; who wants to know; when it is by the ledger."
         self._quiet: list[asyncio.Future[None]] = []
-        self.frames_sent = 0
-        self.tape: Tape | None = None
-        self._taped = Resampler(self._down_hz, rate_hz)
+        self._frames_sent = 0
+        self._tape: tuple[Tape, Resampler] | None = None
+
+    @property
+    def frames_sent(self) -> int:
+        """How many frames of 20 ms went down."""
+        return self._frames_sent + self._lane.frames
+
+    @property
+    def tape(self) -> Tape | None:
+        """Who keeps what was heard, if somebody does."""
+        return self._tape[0] if self._tape is not None else None
+
+    @tape.setter
+    def tape(self, tape: Tape | None) -> None:
+        self._tape = (tape, Resampler(self._down_hz, self._rate_hz)) if tape is not None else None
+        self._ledger.close_lane()
 
     @property
     def generation(self) -> int:
@@ -186,18 +204,25 @@ class StreamPlayer:
 
     def write(self, frame: bytes) -> None:
         """Live audio."""
-        live, now, media = self._live, self._clock(), self._media()
+        now = self._clock()
+        if self._lane.takes(len(frame), now):  # nearly always
+            self._send_down(frame)
+        elif self._audible:
+            self._write(frame, now)
+
+    def _write(self, frame: bytes, now: float) -> None:
+        """Live audio that has to ask: the first, what is early or late, and all of it where more is to be seen to."""
+        live, media = self._live, self._media()
         if self._live_resampler is not None:
             frame = self._live_resampler.process(frame)
         sends = media is not None and not self._paused and now >= self._settled_at
         if live is None:
             live = self._live = self._ledger.open(live=True)
         elif sends and media is not None and self._ledger.pass_on(live, frame, now):
-            if self._raw and self.tape is None:  # nearly always
-                media.send_audio(frame)
-                self.frames_sent += 1
-            else:
-                self._send(media, [frame])
+            self._send(media, [frame])
+            if self._raw and self._live_resampler is None and self._tape is None:
+                self._send_down = media.send_audio
+                self._ledger.open_lane()
             return
         if self._ledger.catches_up(live, frame, now):
             return
@@ -271,7 +296,7 @@ class StreamPlayer:
 
     def release(self) -> None:
         """Nothing of the call goes on: let go of it."""
-        self._media, self._beats = nobody, None
+        self._media, self._beats, self._send_down = nobody, None, _nowhere
 
     def stream_came(self) -> None:
         """A new stream: go on."""
@@ -290,9 +315,16 @@ class StreamPlayer:
             self._wake()
             await waiter
 
+    def call_changed(self, audible: bool) -> None:
+        """From now on every frame has to ask again."""
+        self._audible = audible
+        self._send_down = _nowhere
+        self._ledger.close_lane()
+
     def pause(self, paused: bool) -> None:
         """Keep the queue, send nothing."""
         self._paused = paused
+        self._ledger.close_lane()
         if not paused:
             self._wake()
 
@@ -332,14 +364,14 @@ class StreamPlayer:
             frame = self._ledger.carry_on(now, backlog_ms, lag_ms=self._lag_ms(now))
             if frame is not None:  # nearly always
                 media.send_audio(frame)
-                self.frames_sent += 1
+                self._frames_sent += 1
                 self._unplayed_ms += PACKET_MS
                 return True
         return self._pump(now, backlog_ms, ticks=True)
 
     def _more_to_see_to(self, now: float) -> bool:
         """Whether there is more than frames to be sent; or they may not be."""
-        waits = self._quiet or self._silence is not None or self.tape is not None
+        waits = self._quiet or self._silence is not None or self._tape is not None
         return bool(waits or self._paused or now < self._settled_at)
 
     def _pump(self, now: float, backlog_ms: float = 0.0, *, ticks: bool = False) -> bool:
@@ -399,10 +431,11 @@ class StreamPlayer:
                 media.send_audio(frame)
         elif frames:
             media.send_text(self._dialect.text(b"".join(frames)))
-        self.frames_sent += len(frames) * self._dialect.frame_ms // 20
-        if self.tape is not None and frames:  # they follow each other without a gap
+        self._frames_sent += len(frames) * self._dialect.frame_ms // 20
+        if self._tape is not None and frames:  # they follow each other without a gap
             begins_at = self._ledger.plays_until - len(frames) * self._dialect.frame_ms / 1000
-            self.tape.heard(self._taped.process(b"".join(frames)), begins_at)
+            tape, resampler = self._tape
+            tape.heard(resampler.process(b"".join(frames)), begins_at)
 
     def _mark_the_last(self, media: MediaLeg) -> None:
         """Behind the last frame there is, and only there: with more to come a mark is a sample among the others."""
@@ -419,3 +452,7 @@ class StreamPlayer:
 
     def _resampler(self) -> Resampler | None:
         return Resampler(self._rate_hz, self._down_hz) if self._rate_hz != self._down_hz else None
+
+
+def _nowhere(frame: bytes) -> None:
+    pass

@@ -210,7 +210,7 @@ class UnicastStream(Part):
         leg.on_stall = partial(self._stalled, leg)
         if unsaid:
             leg.say_again(unsaid)
-        session.stream_away = False
+        session.set_stream_away(False)
         session.media_came(leg)
 
     async def _open(self, expected: Packet, channel: str = "") -> PacketLeg:
@@ -261,7 +261,7 @@ class UnicastStream(Part):
         """Have the stream again; `perhaps` it never went."""
         try:
             if perhaps and await self._goes_on():
-                self._session.stream_away = False
+                self._session.set_stream_away(False)
             else:
                 await self.start()
         except DuetoError as error:
@@ -278,13 +278,13 @@ class UnicastStream(Part):
     def _stalled(self, leg: PacketLeg, stalled: bool) -> None:
         """Nothing comes, so nothing that is sent is heard: wait until it does, or until the stream counts as lost."""
         if leg is self._leg and not self._applications and self._session.state.phase is not Phase.BRIDGED:
-            self._session.stream_away = stalled
+            self._session.set_stream_away(stalled)
             self._stalled_in = self._session.voice.generation if stalled else None
 
     def _lost_with_its_loop(self) -> None:
         """The loop that had the stream is over, whether or not that shows yet: what is to be said waits."""
         if self._leg is not None and not self._session.stream_away:
-            self._session.stream_away = True
+            self._session.set_stream_away(True)
             self._stalled_in = self._session.voice.generation
 
     def _unsaid(self) -> list[bytes]:
@@ -296,7 +296,7 @@ class UnicastStream(Part):
 
     def _go_away(self) -> None:
         """Keep what is to be said until there is a stream again."""
-        self._session.stream_away = True
+        self._session.set_stream_away(True)
         self._stalled_in = None
         if self._leg is not None:
             self._leg.rest(True)

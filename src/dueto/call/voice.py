@@ -12,7 +12,7 @@ from dueto.call.player import Player, Saying
 from dueto.call.ports import Ear
 from dueto.call.stream_player import StreamPlayer
 from dueto.errors import NotCapable
-from dueto.legs.ports import MediaLeg
+from dueto.legs.ports import DEAF, MediaLeg
 from dueto.wire.media import AUDIO_FORK, AUDIO_STREAM
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ class Voice(Part):
         super().__init__(session)
         self.hearing: Hearing | None = None
         self.player: Player | None = None
-        self.open = False
-        "Whether caller and agent hear each other: false while bridged, while leaving, after the end."
         self._queues: list[AudioQueue] = []
         self._ears: list[Ear] = []
         self._dropped_ms = 0
@@ -63,6 +61,17 @@ class Voice(Part):
                 beats=lambda sink: hearing.add(sink, hearing.rate_hz),
             )
 
+    def call_changed(self, audible: bool) -> None:
+        """Have every frame go where the call's state wants it, so that none has to ask.
+
+        `audible`: whether caller and agent hear each other; not while bridged or leaving, nor after the end.
+        """
+        media = self._session.media
+        if media is not None:
+            media.listener = self.hearing if audible and self.hearing is not None else DEAF
+        if self.player is not None:
+            self.player.call_changed(audible)
+
     # -- up
 
     def add_sink(self, sink: Callable[[bytes], object], rate_hz: int) -> Callable[[], None]:
@@ -95,9 +104,8 @@ class Voice(Part):
 
     def write(self, frame: bytes) -> None:
         """Live audio down; nothing while nobody can hear it."""
-        player = self.player
-        if self.open and player is not None:
-            player.write(frame)
+        if self.player is not None:
+            self.player.write(frame)
 
     def utter(self, *, interruptible: bool = True) -> Saying:
         """Begin to say something, at the call's rate. Raises: NotCapable: nobody could hear it."""
@@ -211,7 +219,6 @@ class Voice(Part):
 
     def end(self) -> None:
         """The call is over: readers come to their end, ears give back what they borrowed."""
-        self.open = False
         if self.player is not None:
             self.player.end()
         for queue in self._queues:

@@ -12,6 +12,7 @@ import socket
 import sys
 import termios
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from picows import (
@@ -28,7 +29,7 @@ from picows import (
 
 from dueto.errors import Refused
 from dueto.legs.keepalive import keep_alive
-from dueto.legs.ports import MediaDoor, MediaSink
+from dueto.legs.ports import DEAF, Listener, MediaDoor, MediaSink
 from dueto.wire.media import Dialect, StreamPath, StreamRequest
 from dueto.wire.media.audio_fork import SUBPROTOCOL
 
@@ -55,6 +56,10 @@ class PicowsMediaLeg(WSListener):
         self, door: MediaDoor, request: StreamRequest, dialect: Dialect, host: str = "", offers: str = ""
     ) -> None:
         super().__init__()
+        self.listener: Listener = DEAF
+        self.send_audio: Callable[[bytes], None] = _nowhere
+        "Send one binary message. It is picows' own method, as nothing of ours has a say in a frame."
+        self._fragment_type: WSMsgType | None = None
         self.request = request
         self.offers = offers
         self.base_url = f"ws://{host}" if _HOST.fullmatch(host) else ""
@@ -67,7 +72,6 @@ class PicowsMediaLeg(WSListener):
         self._transport: WSTransport | None = None
         self._unwritten_bytes: Callable[[], int] = _nothing_unwritten
         self._fragments = bytearray()
-        self._fragment_type: WSMsgType | None = None
         self._code, self._reason = 1006, "connection lost without a CLOSE"
         self._deadline: asyncio.TimerHandle | None = None
         self._gone = False
@@ -79,7 +83,8 @@ class PicowsMediaLeg(WSListener):
         self._transport = transport
         raw = transport.underlying_transport
         self._unwritten_bytes = raw.get_write_buffer_size
-        raw.set_write_buffer_limits(high=UNREAD_TEXT_BYTES)  # we look ourselves; picows would log a line each time
+        raw.set_write_buffer_limits(high=UNREAD_AUDIO_BYTES)
+        self.send_audio = partial(transport.send, _BINARY)
         peer = raw.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else ""
         sock = raw.get_extra_info("socket")
@@ -95,14 +100,18 @@ class PicowsMediaLeg(WSListener):
         kind = frame.msg_type
         if kind == _CLOSE:
             return self._closed_by_peer(transport, frame)
-        if self.closed or transport.is_close_frame_sent:
+        if transport.is_close_frame_sent:
             return None  # picows goes on with what it had read already, even after a fault that it found itself
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             return self._broken(1002, "reserved bit set")
-        if kind == _BINARY and frame.fin and self._fragment_type is None:
-            sink = self._sink
-            if sink is not None:  # the path of every frame; its memory dies with this call, hence the copy
-                sink.media_audio(self, frame.get_payload_as_bytes())
+        if kind == _BINARY and frame.fin and self._fragment_type is None:  # nearly always
+            listener = self.listener
+            message = frame.get_payload_as_bytes()  # its memory dies with this call
+            if len(message) == listener.frame_bytes:
+                listener.frames += 1
+                listener.take(message)
+            else:
+                listener.message(message)
             return None
         if kind in (WSMsgType.PING, WSMsgType.PONG):
             return None  # picows answers PING by itself
@@ -114,7 +123,8 @@ class PicowsMediaLeg(WSListener):
             self._code, self._reason = int(cast(int, sent.code)), sent.reason
             if self._code != 1011:
                 self._door.refused("media", "protocol_error", self.peer)
-        self.closed = self._gone = True
+        self._gone = True
+        self._over()
         self._fd = -1
         self._transport = None
         self._unwritten_bytes = _nothing_unwritten  # that of the transport would keep it alive
@@ -124,6 +134,14 @@ class PicowsMediaLeg(WSListener):
         if sink is not None:
             sink.media_closed(self, self._code, self._reason)
 
+    def pause_writing(self) -> None:
+        """What the switch leaves unread has become more than `UNREAD_AUDIO_BYTES`. (`send_text` looks for itself.)"""
+        if self.dialect.downlink == "stream" and self.dialect.text is None:
+            self._cut_off()
+
+    def resume_writing(self) -> None:
+        """It reads again. (Without this method picows logs a line.)"""
+
     # -- what the call may do
 
     def attach(self, sink: MediaSink) -> None:
@@ -132,13 +150,6 @@ class PicowsMediaLeg(WSListener):
             sink.media_closed(self, self._code, self._reason)
         else:
             self._sink = sink
-
-    def send_audio(self, frame: bytes) -> None:
-        """Send one binary message."""
-        if self._unwritten_bytes() > UNREAD_AUDIO_BYTES:
-            self._cut_off()
-        elif self._transport is not None and not self.closed:
-            self._transport.send(_BINARY, frame)
 
     def send_text(self, text: str) -> None:
         """Send one text message."""
@@ -166,9 +177,15 @@ class PicowsMediaLeg(WSListener):
 
     # -- inside
 
+    def _over(self) -> None:
+        """Nothing is sent any more, and nothing is heard."""
+        self.closed = True
+        self.listener = DEAF
+        self.send_audio = _nowhere
+
     def _cut_off(self) -> None:
         if self._transport is not None and not self.closed:
-            self.closed = True
+            self._over()
             self._reason = "the switch does not read"
             self._transport.disconnect(graceful=False)
 
@@ -177,7 +194,7 @@ class PicowsMediaLeg(WSListener):
         if not (self.closed or transport.is_close_frame_sent):
             code = int(cast(int, frame.get_close_code()))
             self._code, self._reason = code or 1005, (frame.get_close_message() or b"").decode("utf-8", "replace")
-            self.closed = True
+            self._over()
             transport.send_close(cast(WSCloseCode, code or 1000))  # 0 is how picows reads an empty one
         # The switch reads no more: what it left unread would only keep the connection up.
         transport.disconnect(graceful=not transport.underlying_transport.get_write_buffer_size())
@@ -186,7 +203,7 @@ class PicowsMediaLeg(WSListener):
         transport = self._transport
         if transport is None or self.closed:
             return
-        self.closed = True
+        self._over()
         self._code, self._reason = code, reason
         transport.send_close(cast(WSCloseCode, code), told.encode()[:123].decode("utf-8", "ignore").encode())
         self._deadline = asyncio.get_running_loop().call_later(CLOSE_S, transport.disconnect, False)
@@ -210,8 +227,7 @@ class PicowsMediaLeg(WSListener):
         self._fragments.clear()
         self._fragment_type = None
         if kind == WSMsgType.BINARY:
-            if self._sink is not None:
-                self._sink.media_audio(self, message)
+            self.listener.message(message)
             return None
         try:
             text = message.decode()
@@ -285,6 +301,10 @@ class MediaServer:
             raise Refused("bad_request", "this is a WebSocket's address", status=400)
         self._door.admit_media(request)
         return request
+
+
+def _nowhere(frame: bytes) -> None:
+    pass
 
 
 def _nothing_unwritten() -> int:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from dueto.wire.esl import Command, Event, Reply, Unicast
 from dueto.wire.media import Dialect, StreamRequest
@@ -118,12 +118,37 @@ class ControlDoor(Protocol):
         ...
 
 
-class MediaSink(Protocol):
-    """Who is told what a media leg hears: the call. Called on the event loop."""
+class Listener(Protocol):
+    """Who takes a stream's audio. Most messages are frames, 50 a second; those a leg hands straight to `take`."""
 
-    def media_audio(self, leg: "MediaLeg", message: bytes) -> None:
-        """One binary message: L16 at the stream's rate, a whole number of 20 ms frames if the module keeps its word."""
+    frame_bytes: int
+    "The size of a message that is a frame as it stands; -1 while there is none."
+    frames: int
+    "How many came. Who hands one to `take` counts it."
+    take: Callable[[bytes], object]
+    "Takes a frame: L16 mono, 20 ms at the stream's rate."
+
+    def message(self, data: bytes) -> None:
+        """Take any binary message: L16 at the stream's rate, some frames of 20 ms if the module keeps its word."""
         ...
+
+
+class _Deaf:
+    def __init__(self) -> None:
+        self.frame_bytes = -1
+        self.frames = 0
+        self.take: Callable[[bytes], object] = self.message
+
+    def message(self, data: bytes) -> None:
+        pass
+
+
+DEAF: Final[Listener] = _Deaf()
+"Hears nothing."
+
+
+class MediaSink(Protocol):
+    """Who is told what happens to a media leg: the call. Called on the event loop."""
 
     def media_text(self, leg: "MediaLeg", text: str) -> None:
         """Metadata, `send_text`, or the text of a stop."""
@@ -145,6 +170,8 @@ class MediaLeg(Protocol):
     base_url: str
     "`ws://HOST:PORT` as the switch wrote it to reach us, from the handshake's Host; empty where that is no plain one."
     closed: bool
+    listener: Listener
+    "Who takes the audio from the next message on; at first nobody."
     filler_ms: int
     "Silence of the leg's own that the far end plays before what is sent now."
 
@@ -152,7 +179,7 @@ class MediaLeg(Protocol):
         """Say who listens from now on."""
         ...
 
-    def send_audio(self, frame: bytes) -> None:
+    def send_audio(self, frame: bytes, /) -> None:
         """Send one frame (L16 mono at `request.rate_hz`); silently nothing once the stream is closed."""
         ...
 

@@ -23,7 +23,7 @@ from typing import Any, Protocol, cast
 
 from dueto.clock import Clock, monotonic
 from dueto.errors import LegClosed, NotCapable, RemoteProtocolError
-from dueto.legs.ports import MediaSink
+from dueto.legs.ports import DEAF, Listener, MediaSink
 from dueto.wire.esl import Unicast
 from dueto.wire.media import UNICAST, StreamRequest
 from dueto.wire.media.unicast import MAX_DATAGRAM_BYTES, Packet, measured
@@ -92,6 +92,7 @@ class UnicastLeg(asyncio.DatagramProtocol):
         self.peer = offer.local_ip
         self.base_url = self.offers = ""
         self.closed = False
+        self.listener: Listener = DEAF
         self.filler_ms = 0
         self.datagrams = self.odd = self.refused = 0
         "What came; of another size; from elsewhere."
@@ -134,8 +135,7 @@ class UnicastLeg(asyncio.DatagramProtocol):
             self._refuse(addr)
         elif len(data) == self._size:  # nearly always
             self.datagrams += 1
-            if self._sink is not None:
-                self._sink.media_audio(self, data)
+            self.listener.message(data)
             if self._ahead > 1:
                 self._ahead -= 1
                 if self._stalled:
