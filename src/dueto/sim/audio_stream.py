@@ -1,6 +1,7 @@
 """mod_audio_stream, in three builds: the community's, a fork that plays `streamAudio`, one that plays binary audio."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dueto.audio import alaw_decode, resample_all, ulaw_decode
@@ -129,6 +130,6 @@ class BinaryStream(AudioStream):
         return True
 
 
-def _number(variables: dict[str, str], name: str, default: int) -> int:
+def _number(variables: Mapping[str, str], name: str, default: int) -> int:
     text = variables.get(name, "")
     return int(text) if text.isdigit() else default

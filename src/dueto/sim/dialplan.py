@@ -32,6 +32,6 @@ def expand(channel: "Channel", text: str) -> str:
     if "${" not in text:
         return text
     known = {"caller_id_number": channel.number, "caller_id_name": channel.caller_name, "uuid": channel.unique_id}
-    for name, value in (known | channel.variables).items():
+    for name, value in {**known, **channel.variables}.items():
         text = text.replace("${" + name + "}", value)
     return text

@@ -1,20 +1,11 @@
 """What a channel of the simulated switch shows of itself: its headers, its variables, its events."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dueto.sim.counters import Counters
 from dueto.sim.faults import Faults
-from dueto.sim.headers import (
-    ChannelEvent,
-    Pairs,
-    Piece,
-    caller_pairs,
-    encode_pairs,
-    end_variables,
-    event_piece,
-    sip_variables,
-)
+from dueto.sim.headers import NOTHING, ChannelEvent, Pairs, Piece, Variables, end_variables, event_piece, sip_variables
 
 if TYPE_CHECKING:
     from dueto.sim.caller import Caller
@@ -62,15 +53,17 @@ class Face:
         self.channel_name = f"sofia/internal/{self.number}@127.0.0.1:{self.port}"
         self.started_epoch = core.epoch()
         self.answered_epoch = self.hung_up_epoch = self.progress_epoch = self.early_epoch = 0.0
-        self.variables = sip_variables(
-            unique_id=unique_id,
-            session=core.session,
-            number=self.number,
-            name=caller.name,
-            destination=self.destination,
-            port=self.port,
-            codec=self.codec,
-            epoch=self.started_epoch,
+        self._variables = Variables(
+            sip_variables(
+                unique_id=unique_id,
+                session=core.session,
+                number=self.number,
+                name=caller.name,
+                destination=self.destination,
+                port=self.port,
+                codec=self.codec,
+                epoch=self.started_epoch,
+            )
         )
         self.up = True
         "Until the hangup."
@@ -90,7 +83,6 @@ class Face:
         self.controls: list[ControlConnection] = []
         "The sockets that get its events."
         self._caller_piece: Piece | None = None
-        self._variables_piece: Piece | None = None
         self._last = ("", "")
 
     @property
@@ -102,12 +94,14 @@ class Face:
         """Whether audio flows: answered, or early media."""
         return self.answer_state in ("answered", "early")
 
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The channel's variables."""
+        return self._variables.values
+
     def set_variable(self, name: str, value: str | None) -> None:
         """Set a channel variable; None or an empty value removes it."""
-        self._variables_piece = None
-        self.variables.pop(name, None)
-        if value:
-            self.variables[name] = value
+        self._variables.set(name, value)
 
     def state_pairs(self) -> Pairs:
         """Return the headers that tell the channel's state."""
@@ -175,15 +169,12 @@ class Face:
         """Return the headers of the connect answer, without its reply lines."""
         head = event_piece("CHANNEL_DATA", self.core.epoch(), self.core.next_sequence())
         profile = self.profile()
-        pieces = (head.pairs, caller_pairs("Channel", profile), self.state_pairs(), caller_pairs("Caller", profile))
-        return b"".join((*map(encode_pairs, pieces), encode_pairs(self._variable_pairs())))
+        pieces = (head, Piece(profile, "Channel-"), Piece(self.state_pairs()), Piece(profile, "Caller-"))
+        return b"".join([piece.encoded for piece in (*pieces, self._variables.piece)])
 
     def profile_changed(self) -> None:
         """Have the caller headers written anew."""
         self._caller_piece = None
-
-    def _variable_pairs(self) -> Iterable[tuple[str, str]]:
-        return ((f"variable_{name}", value) for name, value in self.variables.items())
 
     def emit(
         self,
@@ -192,7 +183,7 @@ class Face:
         *,
         second: Pairs = (),
         other: Pairs = (),
-        last: Pairs = (),
+        last: Piece = NOTHING,
         subclass: str = "",
         body: bytes = b"",
     ) -> None:
@@ -209,22 +200,26 @@ class Face:
             if not control.wants(name, subclass):
                 continue
             if event is None:
-                event = self._build(name, sequence, (*last, *extra), second, other, subclass, body)
+                ends = (last, Piece(extra))
+                event = self._build(name, sequence, Piece(second), Piece(other), ends, subclass, body)
             control.offer(event)
 
     def _build(
-        self, name: str, sequence: int, extra: Pairs, second: Pairs, other: Pairs, subclass: str, body: bytes
+        self,
+        name: str,
+        sequence: int,
+        second: Piece,
+        other: Piece,
+        ends: tuple[Piece, ...],
+        subclass: str,
+        body: bytes,
     ) -> ChannelEvent:
         first: Pairs = (("Event-Subclass", subclass),) if subclass else ()
         if self._caller_piece is None:
-            self._caller_piece = Piece(caller_pairs("Caller", self.profile()))
-        pieces = [event_piece(name, self.core.epoch(), sequence, first), Piece(second), Piece(self.state_pairs())]
-        pieces += [self._caller_piece, Piece(other)]
-        if name not in _WITHOUT_VARIABLES:
-            if self._variables_piece is None:
-                self._variables_piece = Piece(self._variable_pairs())
-            pieces.append(self._variables_piece)
-        pieces.append(Piece(extra))
+            self._caller_piece = Piece(self.profile(), "Caller-")
+        head = event_piece(name, self.core.epoch(), sequence, first)
+        variables = NOTHING if name in _WITHOUT_VARIABLES else self._variables.piece
+        pieces = (head, second, Piece(self.state_pairs()), self._caller_piece, other, variables, *ends)
         return ChannelEvent(name, pieces, subclass=subclass, body=body)
 
     def set_call_state(self, state: str) -> None:

@@ -1,17 +1,20 @@
 """What a channel's events look like on the wire: the header blocks of a real switch, with values of our own making.
 
 An event has about 150 headers and most don't change between two events of a call. So a block is built of pieces
-(event, state, caller, variables), and a piece is encoded once and kept until the channel changes it.
+(event, state, caller, variables), and a piece is encoded once and kept until the channel changes it. Most lines of a
+new piece stood in another one: a line is made once, and the names of a piece are written out only where somebody asks.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property, lru_cache
+from typing import Final
 from xml.sax.saxutils import escape
 
 from dueto.wire.esl import quote
 
 Pairs = tuple[tuple[str, str], ...]
+VARIABLE: Final = "variable_"
 
 CORE_UUID = "3f1f8a52-6d0c-4a65-9d5b-0c7a3f6e2b11"
 _FROM: dict[str, tuple[str, str, int]] = {
@@ -64,25 +67,63 @@ Q850 = {
 
 
 @lru_cache(maxsize=4096)
-def _line(name: str, value: str) -> bytes:
+def _line(prefix: str, name: str, value: str) -> bytes:
     """Return one header line; most of a call's lines are those of the call before, or of the event before."""
-    return b"%s: %s\n" % (name.encode(), quote(value.encode("utf-8", "surrogateescape")) or b"_undef_")
-
-
-def encode_pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
-    """Return header lines as an event carries them; an empty value is written `_undef_`."""
-    return b"".join([_line(name, value) for name, value in pairs])
+    quoted = quote(value.encode("utf-8", "surrogateescape")) or b"_undef_"
+    return b"%s%s: %s\n" % (prefix.encode(), name.encode(), quoted)
 
 
 class Piece:
-    """Some headers, and their bytes once somebody wanted them."""
+    """Some headers whose names begin with `prefix`, and their bytes once somebody wanted them."""
 
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self.pairs: Pairs = tuple(pairs)
+    __slots__ = ("_encoded", "_pairs", "_prefix")
 
-    @cached_property
+    def __init__(self, pairs: Collection[tuple[str, str]], prefix: str = "", encoded: bytes | None = None) -> None:
+        self._pairs = pairs
+        self._prefix = prefix
+        self._encoded = encoded
+
+    @property
+    def pairs(self) -> Pairs:
+        """The headers, values as they are."""
+        prefix = self._prefix
+        return tuple((prefix + name, value) for name, value in self._pairs)
+
+    @property
     def encoded(self) -> bytes:
-        return encode_pairs(self.pairs)
+        """The header lines as an event carries them; an empty value is written `_undef_`."""
+        if self._encoded is None:
+            prefix = self._prefix
+            self._encoded = b"".join([_line(prefix, name, value) for name, value in self._pairs])
+        return self._encoded
+
+
+NOTHING = Piece(())
+
+
+class Variables:
+    """A channel's variables, in the order in which they were set, each with the line that events tell of it."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values = values
+        self._lines = {name: _line(VARIABLE, name, value) for name, value in values.items()}
+        self._piece: Piece | None = None
+
+    def set(self, name: str, value: str | None) -> None:
+        """Set a variable, as the last one; None or an empty value removes it."""
+        self._piece = None
+        self.values.pop(name, None)
+        self._lines.pop(name, None)
+        if value:
+            self.values[name] = value
+            self._lines[name] = _line(VARIABLE, name, value)
+
+    @property
+    def piece(self) -> Piece:
+        """The variables as they are now."""
+        if self._piece is None:
+            self._piece = Piece(self.values.copy().items(), VARIABLE, b"".join(self._lines.values()))
+        return self._piece
 
 
 class ChannelEvent:
@@ -102,7 +143,7 @@ class ChannelEvent:
     @cached_property
     def plain(self) -> bytes:
         """The event in the plain format, as a block of the socket."""
-        inner = b"".join(piece.encoded for piece in self._pieces)
+        inner = b"".join([piece.encoded for piece in self._pieces])
         inner += b"Content-Length: %d\n\n" % len(self.body) + self.body if self.body else b"\n"
         return b"Content-Length: %d\nContent-Type: text/event-plain\n\n" % len(inner) + inner
 
@@ -119,7 +160,7 @@ class ChannelEvent:
 def event_piece(name: str, epoch: float, sequence: int, first: Pairs = ()) -> Piece:
     """Return the headers every event begins with. `epoch` in seconds; `first` go in front (Event-Subclass does)."""
     file, function, line = _FROM.get(name, ("switch_event.c", "switch_event_fire", 1))
-    gmt = time.gmtime(epoch)
+    local, gmt = _dates(int(epoch))
     return Piece(
         (
             *first,
@@ -129,8 +170,8 @@ def event_piece(name: str, epoch: float, sequence: int, first: Pairs = ()) -> Pi
             ("FreeSWITCH-Switchname", "switch"),
             ("FreeSWITCH-IPv4", "192.0.2.2"),
             ("FreeSWITCH-IPv6", "fd00::2"),
-            ("Event-Date-Local", time.strftime("%Y-%m-%d %H:%M:%S", gmt)),
-            ("Event-Date-GMT", time.strftime("%a, %d %b %Y %H:%M:%S GMT", gmt)),
+            ("Event-Date-Local", local),
+            ("Event-Date-GMT", gmt),
             ("Event-Date-Timestamp", str(int(epoch * 1e6))),
             ("Event-Calling-File", file),
             ("Event-Calling-Function", function),
@@ -140,18 +181,28 @@ def event_piece(name: str, epoch: float, sequence: int, first: Pairs = ()) -> Pi
     )
 
 
-def caller_pairs(prefix: str, profile: Iterable[tuple[str, str]]) -> Pairs:
-    """Return a caller profile as events carry it, under `Caller-` (the connect answer has it as `Channel-` too)."""
-    return tuple((f"{prefix}-{name}", value) for name, value in profile)
+@lru_cache(maxsize=64)
+def _dates(epoch: int) -> tuple[str, str]:
+    gmt = time.gmtime(epoch)
+    return time.strftime("%Y-%m-%d %H:%M:%S", gmt), time.strftime("%a, %d %b %Y %H:%M:%S GMT", gmt)
+
+
+_COUNTED = ("raw_bytes", "media_bytes", "packet_count", "media_packet_count", "skip_packet_count")
+_COUNTED_TOO = ("jitter_packet_count", "dtmf_packet_count", "cng_packet_count", "flush_packet_count")
+_RTP: Pairs = (
+    *((f"rtp_audio_{side}_{name}", "0") for side in ("in", "out") for name in (*_COUNTED, *_COUNTED_TOO)),
+    ("rtp_audio_in_mean_interval", "20.00"),
+    ("rtp_audio_in_mos", "4.50"),
+)
 
 
 def end_variables(
     *, cause: str, started: float, answered: float, ended: float, application: str, data: str, caller_id: str
-) -> Pairs:
+) -> Piece:
     """Return what CHANNEL_HANGUP_COMPLETE knows beyond the channel's variables. Times in seconds since the epoch."""
 
     def stamp(at: float) -> str:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
+        return _dates(int(at))[0]
 
     def span(seconds: float, scale: int) -> str:
         return str(int(max(seconds, 0.0) * scale))
@@ -183,13 +234,7 @@ def end_variables(
             (f"progress_media{unit}sec", "0"),
             (f"flow_bill{unit}sec", span(billed, scale)),
         ]
-    for side in ("in", "out"):
-        for name in ("raw_bytes", "media_bytes", "packet_count", "media_packet_count", "skip_packet_count"):
-            pairs.append((f"rtp_audio_{side}_{name}", "0"))
-        for name in ("jitter_packet_count", "dtmf_packet_count", "cng_packet_count", "flush_packet_count"):
-            pairs.append((f"rtp_audio_{side}_{name}", "0"))
-    pairs += [("rtp_audio_in_mean_interval", "20.00"), ("rtp_audio_in_mos", "4.50")]
-    return tuple((f"variable_{name}", value) for name, value in pairs)
+    return Piece((*pairs, *_RTP), VARIABLE)
 
 
 def sip_variables(
