@@ -27,7 +27,7 @@ async def echo_of(call: Call, hz: int, seconds: float) -> tuple[int, float, int]
         quiet = 0 if loud else quiet + 1
         if loud or heard:
             heard.extend(frame)
-            if quiet >= 15:
+            if quiet >= 10:
                 over.set()
 
     stop = call.audio_to(hear)
