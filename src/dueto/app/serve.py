@@ -5,6 +5,7 @@ import contextlib
 import gc
 import signal
 from collections.abc import Callable, Coroutine, Iterator
+from typing import Final
 
 import structlog
 
@@ -24,10 +25,16 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+FULL_COLLECTIONS: Final = 50
+"Of the middle generation, before one of all: with 1000 calls that stands still for 40 ms and finds nothing of theirs."
+
+
 def settle() -> None:
     """Have the garbage collector leave alone what is here now and stays: its collections stop every call."""
     gc.collect()
     gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, FULL_COLLECTIONS)
 
 
 class Stop:

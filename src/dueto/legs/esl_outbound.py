@@ -147,7 +147,11 @@ class OutboundLeg(asyncio.Protocol):
         self._executions.fail(error)
         self._jobs.fail(error)
         sink, self._sink, self._transport = self._sink, None, None
-        if sink is not None:
+        if sink is None:
+            return
+        if self._session_ended:  # the call is over, its end can wait until those of other calls are told of theirs
+            self._loop.call_soon(sink.control_closed, self, self._reason)
+        else:
             sink.control_closed(self, self._reason)
 
     # -- what the call may do
@@ -311,7 +315,7 @@ class OutboundLeg(asyncio.Protocol):
         else:
             self._hand_over(event)
         if self._complete and self._session_ended:
-            self._exit()
+            self._loop.call_soon(self._exit)  # another call's hangup may have come in the same turn: it is read first
 
     def _gone(self) -> None:
         if self._hung_up_at is None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import math
 import signal
 import socket
@@ -15,6 +14,7 @@ import structlog
 from dueto.agents.profiles import Profile
 from dueto.app.gateway import Gateway
 from dueto.app.sections import ControlSettings, TenantSettings
+from dueto.app.serve import settle
 from dueto.app.settings import Settings
 from dueto.app.workers.checks import share_of_ports, with_port
 from dueto.app.workers.pipe import Pipe, take
@@ -109,8 +109,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._end_by, "drain", 0)
         try:
             await self._gateway.start()
-            gc.collect()
-            gc.freeze()
+            settle()
             loop.add_reader(self._connections.fileno(), self._take)
             pipe.write(ready=True, media_port=self._gateway.media_port)
             await self._obey(pipe)
