@@ -82,7 +82,7 @@ def test_keys_are_gathered_while_something_is_heard() -> None:
         <Gather/><Play loop="0">/music.wav</Play>"""
     prompt = (Say("Your four digits, please."), Pause(1.0), Play("https://bot.example.com/calls/beep.wav", 2))
     assert read_twiml(response(twiml), HERE) == (
-        Gather("https://bot.example.com/pin", prompt, 4, "*", 3.0, tells_nothing=True, method="GET"),
+        Gather("https://bot.example.com/pin", prompt, 4, "*", 3.0, True, "GET", frozenset(("dtmf", "speech"))),
         Gather(HERE),
         Play("https://bot.example.com/music.wav", 1000),
     )
@@ -106,7 +106,7 @@ def test_an_empty_response_does_nothing() -> None:
         ("<Answer/>", "begins with <Response>"),
         (response("<Record/>"), "<Record>, which there is not here"),
         (response("<Play>file:///etc/passwd</Play>"), "http:// or https://"),
-        (response('<Gather input="speech"/>'), "nobody here who listens for words"),
+        (response('<Gather input="dtmf video"/>'), "input is none of"),
         (response("<Gather><Dial>1</Dial></Gather>"), "<Dial> within <Gather>"),
         (response('<Gather><Play digits="1"/></Gather>'), "<Play> within <Gather>"),
         (response('<Gather finishOnKey="x"/>'), "finishOnKey"),

@@ -80,7 +80,7 @@ class CascadeProfile(VoiceProfile):
     "Processes of the offline engine, 120 MB each."
 
 
-class _Shared:
+class Shared:
     """What all calls of one such agent share."""
 
     def __init__(self, profile: CascadeProfile, around: Surroundings) -> None:
@@ -95,6 +95,7 @@ class _Shared:
         self._mouth: SpeechMouth | None = None
 
     def transcriber(self, around: Surroundings) -> Transcriber:
+        """Make the first part. Raises: SettingsError."""
         profile = self._profile
         if profile.stt == "offline":
             self._pool = RecogniserPool(DictationWorker(around.destinations), size=profile.recognisers, patience_s=15.0)
@@ -104,6 +105,7 @@ class _Shared:
         return HttpTranscriber(self._endpoint("stt", profile.stt_url, profile.stt_model), profile.stt_language)
 
     def thinker(self, around: Surroundings) -> Thinker:
+        """Make the second. Raises: SettingsError."""
         profile = self._profile
         if profile.llm == "offline":
             return Rules(around.destinations)
@@ -113,6 +115,7 @@ class _Shared:
         return HttpThinker(self._endpoint("llm", profile.llm_url, profile.llm_model), temperature, profile.max_tokens)
 
     def speaker(self) -> Speaker:
+        """Make the third. Raises: SettingsError."""
         profile = self._profile
         if profile.tts == "offline":
             self._mouth = SpeechMouth(installed())
@@ -134,6 +137,7 @@ class _Shared:
             await self._pool.start()
 
     async def aclose(self) -> None:
+        """Give everything back."""
         if self._pool is not None:
             await self._pool.aclose()
         if self._client is not None:
@@ -158,7 +162,7 @@ class _Shared:
 def _build(profile: CascadeProfile, around: Surroundings) -> LoadedAgent:
     from dueto.agents.voices import voice_agent
 
-    shared = _Shared(profile, around)
+    shared = Shared(profile, around)
     connect = cascade(
         shared.transcriber(around),
         shared.thinker(around),

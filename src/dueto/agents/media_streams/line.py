@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dueto.agents.media_streams.account import API_VERSION, Exchange, call_sid
 from dueto.agents.media_streams.progress import Progress
@@ -27,6 +28,11 @@ from dueto.call.phase import Phase
 from dueto.call.ports import Destination, Outcome, TransferResult
 from dueto.errors import Interrupted, LocalProtocolError, NotCapable, ProviderFailed
 
+if TYPE_CHECKING:
+    from dueto.agents.media_streams.words import Words
+
+LONGEST_SPEECH_S = 20.0
+"What a caller says to a `<Gather>`, and its transcription."
 MAX_VERBS = 1000
 "In one call, whatever the bot redirects to: two webhooks can send each other a call for ever."
 _DIALLED: Mapping[Outcome, str] = {
@@ -49,8 +55,10 @@ class BotLine:
         connect_s: float,
         facts: Mapping[str, str] | None = None,
         progress: Progress | None = None,
+        words: "Words | None" = None,
     ) -> None:
-        """`facts`: what `form` says otherwise of a call that a bot has placed. `progress`: tells how it goes on."""
+        """`facts`: what `form` says otherwise of a call that a bot has placed. `progress`: tells how it goes on.
+        `words`: hears them for a `<Gather>`."""
         self.sid = call_sid(call.unique_id)
         self._call = call
         self._exchange = exchange
@@ -58,6 +66,7 @@ class BotLine:
         self._connect_s = connect_s
         self._facts = dict(facts or {})
         self._progress = progress
+        self._words = words
         self._stream: BotStream | None = None
         self._held = False
         self._wanted: asyncio.Future[tuple[Verb, ...]] | None = None
@@ -195,11 +204,34 @@ class BotLine:
                 await self._call.say(what)
 
     async def _gather(self, verb: Gather) -> tuple[Verb, ...] | None:
-        """Return what comes after what was pressed; None: nothing was, and the next verb follows."""
+        """Return what comes after what was pressed or said; None: nothing was, and the next verb follows."""
+        if self._words is None and "dtmf" not in verb.takes:
+            raise ProviderFailed("refused", "<Gather> of speech: nobody listens for words here; set `stt`")
+        began = asyncio.Event()
+        keys = asyncio.ensure_future(self._keys(verb, began))
+        said = asyncio.ensure_future(self._said(verb, began))
+        try:
+            await asyncio.wait((keys, said), return_when=asyncio.FIRST_COMPLETED)
+            if not said.done() and not keys.result() and began.is_set():  # he speaks, or it is being understood
+                await asyncio.wait((said,), timeout=LONGEST_SPEECH_S)
+            found = said.result() if said.done() else keys.result()
+        finally:
+            await asyncio.gather(_ended(keys), _ended(said))
+        if not found and not verb.tells_nothing:
+            return None
+        return await self._ask(verb.action, verb.method, **(found or {"Digits": ""}))
+
+    async def _keys(self, verb: Gather, began: asyncio.Event) -> dict[str, str]:
+        """Have the prompt heard, and return what is pressed; nothing: he did not press anything in time."""
 
         async def prompt() -> None:
-            for each in verb.prompt:
-                await self._do(each)
+            saying, speaks = asyncio.ensure_future(self._all(verb.prompt)), asyncio.ensure_future(began.wait())
+            try:
+                await asyncio.wait((saying, speaks), return_when=asyncio.FIRST_COMPLETED)
+                if saying.done():
+                    saying.result()
+            finally:
+                await asyncio.gather(_ended(saying), _ended(speaks))
 
         gathered = await self._call.gather(
             min_digits=0,
@@ -209,10 +241,25 @@ class BotLine:
             inter_timeout_s=verb.timeout_s,
             prompt=prompt,
         )
-        if not (gathered.digits or gathered.ok or verb.tells_nothing):
-            return None
-        finished = {"FinishedOnKey": gathered.terminator} if gathered.terminator else {}
-        return await self._ask(verb.action, verb.method, Digits=gathered.digits, **finished)
+        if not (gathered.digits or gathered.ok):
+            return {}
+        return {"Digits": gathered.digits} | ({"FinishedOnKey": gathered.terminator} if gathered.terminator else {})
+
+    async def _said(self, verb: Gather, began: asyncio.Event) -> dict[str, str]:
+        for_ever: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+        if self._words is None or "speech" not in verb.takes:
+            return await for_ever
+        try:
+            return {"SpeechResult": await self._words.heard(self._call, began), "Confidence": "1.0"}
+        except NotCapable as error:
+            if "dtmf" in verb.takes:
+                self._call.log.warning("bot_hears_no_words", reason=str(error))
+                return await for_ever
+            raise ProviderFailed("quota", str(error)) from None
+
+    async def _all(self, verbs: Sequence[Verb]) -> None:
+        for verb in verbs:
+            await self._do(verb)
 
     async def _connect(self, verb: ConnectStream) -> None:
         stream = self._stream = BotStream(self._call, self._exchange.account, self.sid, verb.url, verb.parameters)
@@ -260,7 +307,7 @@ class BotLine:
         return Destination("number", self._exchange.numbers.dial_string(name))
 
 
-async def _ended(task: "asyncio.Future[None]") -> None:
+async def _ended(task: "asyncio.Future[Any]") -> None:
     """Cancel it, and wait for its end, whatever that is."""
     task.cancel()
     await asyncio.wait((task,))

@@ -6,7 +6,7 @@ else is refused by name, rather than left out in silence. So is a document type,
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urljoin, urlsplit
 from xml.parsers import expat
 
@@ -29,6 +29,7 @@ MAX_TWIML_BYTES: Final = 65_536
 MAX_ELEMENTS: Final = 500
 MAX_DEPTH: Final = 8
 MAX_URL_CHARS: Final = 4096
+_INPUTS: Final[tuple[Literal["dtmf", "speech"], ...]] = ("dtmf", "speech")
 
 
 def redirect(url: str, method: Method = "POST") -> Redirect:
@@ -136,10 +137,10 @@ def _heard(element: _Element, base_url: str) -> Say | Play | PlayDigits | Pause:
 
 def _gather(element: _Element, base_url: str) -> Gather:
     attributes = element.attributes
-    if "dtmf" not in attributes.get("input", "dtmf").split():
-        raise RemoteProtocolError(
-            '<Gather> of speech: there is nobody here who listens for words; input="dtmf" is there'
-        )
+    wanted = attributes.get("input", "dtmf").split()
+    takes: list[Literal["dtmf", "speech"]] = [kind for kind in _INPUTS if kind in wanted]
+    if not takes or len(takes) != len(set(wanted)):
+        raise RemoteProtocolError('<Gather>: input is none of "dtmf", "speech" and "dtmf speech"')
     prompt = []
     for child in element.children:
         heard = _heard(child, base_url) if child.name in ("Say", "Play", "Pause") else None
@@ -159,6 +160,7 @@ def _gather(element: _Element, base_url: str) -> Gather:
         float(_number(attributes, "timeout", 5, 1, 600)),
         attributes.get("actionOnEmptyResult", "false").lower() == "true",
         _method(element),
+        frozenset(takes),
     )
 
 

@@ -62,8 +62,8 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """Collect keys while `prompt` is heard and after it; what was pressed goes to `action`, with nothing the next verb
-    follows."""
+    """Collect keys, or words, while `prompt` is heard and after it; what came goes to `action`, with nothing the next
+    verb follows."""
 
     action: str
     prompt: tuple[Say | Play | Pause, ...] = ()
@@ -74,8 +74,9 @@ class Gather:
     timeout_s: float = 5.0
     "From the end of the prompt, or the last key."
     tells_nothing: bool = False
-    "Whether `action` is asked where nothing was pressed, too."
+    "Whether `action` is asked where nothing came, too."
     method: Method = "POST"
+    takes: frozenset[Literal["dtmf", "speech"]] = frozenset(("dtmf",))
 
 
 @dataclass(frozen=True, slots=True)
