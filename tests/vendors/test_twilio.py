@@ -1,6 +1,7 @@
 """Twilio's own library as the bot's client, and as the judge of our signatures; and the example bot, on FastAPI."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from dueto.app.http import Answer, Request
 from dueto.app.settings import load_settings
 from dueto.audio.pcm import write_wav
 from dueto.sim import Access, Caller, Endpoint, Line, Switch, tone
+from dueto.sim.caller import NotHeard
 
 pytestmark = pytest.mark.at_once
 
@@ -275,3 +277,37 @@ async def test_the_example_bot_answers_a_call() -> None:
                 await call.done()
     assert 60 < heard_ms(call) <= 600, "of what was said before the bot was there, it heard nothing"
     assert call.hangup_cause == "NORMAL_CLEARING"
+
+
+async def test_the_example_of_a_menu_connects_who_presses_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi")
+    import examples.voice_menu as example
+
+    class Mouth:
+        async def speak(self, text: str, rate_hz: int) -> bytes:
+            return tone(rate_hz, 1.0, 440.0)
+
+    async def caller(line: Line) -> None:
+        await line.hears_speech()
+        await line.press("9")
+        for _ in range(5):  # a key that comes while the bot is being asked is nobody's
+            await line.press("1")
+            with contextlib.suppress(NotHeard):
+                await line.bridged(timeout=1.0)
+                return
+
+    async with uvicorn_serving(example.app) as port:
+        environment = {
+            "DUETO_AGENTS__MENU__WEBHOOK": f"http://127.0.0.1:{port}/incoming",
+            "DUETO_CONTROL__LISTEN": "127.0.0.1:0",
+            "DUETO_MEDIA__LISTEN": "127.0.0.1:0",
+            "DUETO_MEDIA__SECRET": SECRET,
+            "DUETO_METRICS__LISTEN": "",
+            "DUETO_TWILIO__LISTEN": "",
+            "DUETO_DESTINATIONS__SALES__DIAL": "user/1002",
+        }
+        settings = load_settings(EXAMPLES / "voice_menu.toml", {}, environment)
+        async with Gateway(settings, mouth=Mouth()) as gateway, switch_for(gateway) as switch:
+            call = await switch.place(Caller(script=caller))
+            await call.done()
+    assert call.bridged_to
