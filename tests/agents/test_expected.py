@@ -1,10 +1,13 @@
 """What is made ready while a call's stream is on its way: used by that call, or thrown away. On virtual time."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.agents.scripted import ScriptedProvider
 from tests.agents.test_warm_links import Acme, talked
 from tests.call.test_transfers import virtually
@@ -18,7 +21,7 @@ from dueto.agents.routing import Assignment, Router, Rule, pattern
 from dueto.agents.warm_links import PROVES_S, WarmLinks
 from dueto.call import Agent, CallRules
 from dueto.errors import ProviderFailed
-from dueto.sim import Caller, Faults
+from dueto.sim import Caller, Faults, run_virtual
 
 LATE = Faults(first="control", media_late_s=2.0)
 NEVER = Faults(first="control", media_never=True)
@@ -215,3 +218,70 @@ async def test_a_failure_that_nobody_waits_for_is_forgotten() -> None:
     assert links.expected.forget("a call")
     with pytest.raises(ProviderFailed):
         await links.begin(talked, "a call")
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["expect", "take", "forget", "cancelled take", "wait"]), st.integers(0, 2)), max_size=25
+)
+
+
+@given(STEPS, st.lists(st.sampled_from([0.0, 0.01, 0.1, 5.0, -1.0]), min_size=25, max_size=25))
+def test_whatever_is_made_is_taken_by_its_call_or_thrown_away_once(
+    steps: list[tuple[str, int]], times: list[float]
+) -> None:
+    """`times`: how long each takes to be made; below 0: it fails."""
+    made: list[int] = []
+    taken: list[int] = []
+    thrown: list[int] = []
+
+    async def make() -> int:
+        number = len(made) + len(failed)
+        if times[number] < 0:
+            failed.append(number)
+            raise ProviderFailed("refused", "not today")
+        try:
+            await asyncio.sleep(times[number])
+        except asyncio.CancelledError:
+            failed.append(number)
+            raise
+        made.append(number)
+        return number
+
+    async def story() -> None:
+        expected: Expected[int] = Expected(make, thrown.append)
+        for step, call in steps:
+            match step:
+                case "expect":
+                    expected.expect(str(call))
+                case "forget":
+                    expected.forget(str(call))
+                case "wait":
+                    await asyncio.sleep(0.05)
+                case _:
+                    with contextlib.suppress(ProviderFailed, TimeoutError):
+                        async with asyncio.timeout(0.01 if step == "cancelled take" else None):
+                            number = await expected.take(str(call))
+                            taken.extend([] if number is None else [number])
+        await expected.aclose()
+        await asyncio.sleep(0.1)  # what was cancelled has come to its end
+        assert len(expected) == 0
+        assert len(asyncio.all_tasks()) == 1
+
+    failed: list[int] = []
+    run_virtual(story())
+    assert sorted(taken + thrown) == sorted(made)
+
+
+@virtually
+async def test_what_is_made_in_the_moment_in_which_its_call_is_cancelled_is_thrown_away() -> None:
+    may, thrown = asyncio.Event(), list[bool]()
+    expected: Expected[bool] = Expected(may.wait, thrown.append)
+    expected.expect("a call")
+    taking = asyncio.ensure_future(expected.take("a call"))
+    await asyncio.sleep(1)
+    may.set()
+    await asyncio.sleep(0)  # it is made, and who waits for it has not been told
+    taking.cancel()
+    await asyncio.wait({taking})
+    assert taking.cancelled()
+    assert thrown == [True]

@@ -38,16 +38,24 @@ class Expected(Generic[T]):
     async def take(self, call_id: str) -> T | None:
         """Return it, once it is made; None: there is none. Cancelling ends it. Raises: ProviderFailed: it can't be."""
         making = self._made.pop(call_id, None)
-        return None if making is None else await making
+        if making is None:
+            return None
+        try:
+            return await making
+        except asyncio.CancelledError:
+            self._drop(making)  # it may have been made in this very moment
+            raise
 
     def forget(self, call_id: str) -> bool:
         """The call does not want it, or has had it. Returns whether it was made, or begun, for nothing."""
         making = self._made.pop(call_id, None)
-        if making is None:
-            return False
+        if making is not None:
+            self._drop(making)
+        return making is not None
+
+    def _drop(self, making: "asyncio.Task[T]") -> None:
         if not making.cancel() and not making.cancelled() and making.exception() is None:
             self._throw_away(making.result())
-        return True
 
     async def aclose(self) -> None:
         """Forget all of them."""
