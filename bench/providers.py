@@ -97,7 +97,7 @@ def openai_alone(rate_hz: int) -> Iterator[tuple[str, float]]:
     provider = OpenAIRealtime(OpenAIOptions(api_key="k"), Opening(rate_hz))
     session = OpenAISession(provider._happened, provider._closed)
     session.link = Nowhere()  # type: ignore[assignment]
-    provider._session = session
+    provider._session, session.early = session, None
     frame = tone(provider.hears_hz, FRAME_S, 300.0)
     yield f"openai, {rate_hz} Hz: frame up", per_call_us(lambda: provider.hear(frame))
     message = json.dumps(openai_delta("item", provider.speaks_hz)).encode()

@@ -330,16 +330,16 @@ class Playout:
         order, spans = self._order, self._spans
         if not order or not spans or self._live_start or self._play_until <= now:
             return None
+        utterance, last = order[0], spans[-1]
+        frames = utterance._frames
+        if not frames or utterance.live or utterance._held or last.utterance is not utterance:
+            return None
         if backlog_ms > 0:
             self._put_back(now, backlog_ms / 1000)
         start_s = self._play_until
         if not -STEADY_S < start_s - now - self._ahead_s + lag_ms / 1000 <= STEADY_S:
             return None
-        utterance, last = order[0], spans[-1]
-        frames = utterance._frames
-        if not frames or utterance.live or utterance._held or last.utterance is not utterance or last.end_s != start_s:
-            return None
-        if start_s - now < NEAR_SILENCE_S or spans[0].end_s <= now + _DUST_S:
+        if last.end_s != start_s or start_s - now < NEAR_SILENCE_S or spans[0].end_s <= now + _DUST_S:
             return None
         frame = frames.popleft()
         utterance._kept.append(frame)
