@@ -56,12 +56,13 @@ class BrokenStream(RemoteProtocolError):
 class Decoder:
     """Cuts the stream into messages. Bytes may come in any pieces; lines may end in LF or CRLF."""
 
-    __slots__ = ("_fault", "_fields", "_head", "_inbox", "_length", "_limits", "_most_head")
+    __slots__ = ("_fault", "_fields", "_head", "_holds", "_inbox", "_length", "_limits", "_most_head")
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or _LIMITS
         self._most_head = min(self._limits.header_bytes, self._limits.line_bytes)
         self._inbox = Inbox(self._limits)
+        self._holds = False  # whether a message has begun in it
         self._head = b""  # a header block whose body is still awaited; what it says is in the next two
         self._fields: dict[bytes, bytes] = {}
         self._length = 0
@@ -77,10 +78,11 @@ class Decoder:
             raise BrokenStream(self._fault, ())
         messages: list[Message] = []
         try:
-            at = 0 if self._inbox else self._usual(data, 0, messages)
+            at = 0 if self._holds else self._usual(data, 0, messages)
             while at < len(data):
                 self._inbox.feed(data, at)
                 message = self._next()
+                self._holds = message is None
                 if message is None:
                     break
                 messages.append(message)
@@ -102,12 +104,12 @@ class Decoder:
 
         Nearly every piece is that and nothing else, and this reads it at a fraction of the cost of the general way.
         """
-        most = self._limits.body_bytes
-        while opening := _USUAL(data, at):
+        most, whole = self._limits.body_bytes, len(data)
+        while at < whole and (opening := _USUAL(data, at)):
             start, group = opening.end(), opening.lastindex
             size = 0 if group is None else int(opening[group])
             end = start + size
-            if end > len(data) or size > most:
+            if end > whole or size > most:
                 break
             if group != 1:
                 if start - at > self._most_head:

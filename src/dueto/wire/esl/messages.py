@@ -7,6 +7,7 @@ searched when it is asked for, and its value unquoted then. Names are matched as
 from collections.abc import Iterable, Iterator
 
 from dueto.errors import RemoteProtocolError
+from dueto.wire.esl.names import CALL_EVENTS, MY_EVENTS
 from dueto.wire.esl.quoting import quote, unquote, utf8
 
 
@@ -21,6 +22,8 @@ class _Needles(dict[str, bytes]):
 
 
 _NEEDLES = _Needles()
+_EVENT_NAMES = {b" " + name.encode(): name for name in (*MY_EVENTS, *CALL_EVENTS, "CUSTOM")}
+"As they stand in the first line of an event."
 
 
 class Block:
@@ -160,7 +163,9 @@ class Event(Block):
         """`Event-Name`."""
         name = self._name  # everybody on the way asks for it
         if name is None:
-            name = self._name = self.get("Event-Name")
+            raw = self.raw
+            known = _EVENT_NAMES.get(raw[12 : raw.find(b"\n", 12)]) if raw.startswith(b"\nEvent-Name:") else None
+            name = self._name = known or self.get("Event-Name")
         return name
 
     @property
