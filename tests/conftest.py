@@ -4,9 +4,13 @@ import logging
 import sys
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import structlog
 from tests.support.at_once import pytest_pyfunc_call  # noqa: F401
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # how long an example takes, others have a say in
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -16,18 +16,21 @@ AT_ONCE = 6
 
 _OUTCOMES = pytest.StashKey[dict[str, BaseException | None]]()
 "By node id: of those that ran and have not had their turn yet."
+_BEGUN = pytest.StashKey[set[str]]()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
-    """Run a test with all the others of its module, or tell how it went when they ran."""
+    """Run a test with all that follow in its module, or tell how it went when they ran."""
     if not _joins(pyfuncitem):
         return None
-    outcomes = pyfuncitem.session.stash.setdefault(_OUTCOMES, {})
+    stash, items = pyfuncitem.session.stash, pyfuncitem.session.items
+    outcomes, begun = stash.setdefault(_OUTCOMES, {}), stash.setdefault(_BEGUN, set())
     if pyfuncitem.nodeid not in outcomes:
-        items = pyfuncitem.session.items
-        later = items[items.index(pyfuncitem) :]
-        asyncio.run(_run([item for item in later if item.parent is pyfuncitem.parent and _joins(item)], outcomes))
+        rest = [item for item in items[items.index(pyfuncitem) + 1 :] if item.parent is pyfuncitem.parent]
+        together = [pyfuncitem, *(item for item in rest if _joins(item) and item.nodeid not in begun)]
+        begun |= {item.nodeid for item in together}
+        asyncio.run(_run(together, outcomes))
     if (error := outcomes.pop(pyfuncitem.nodeid)) is not None:
         raise error
     return True
