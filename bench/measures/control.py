@@ -159,20 +159,24 @@ def flood(row: Row, pace: Pace) -> None:
 
 LOAD = Metric("load busy", "", 2)
 NEAR_THE_KERNEL = (
-    "the kernel's share of an event is the larger half for both; beyond the bare search dueto copies the event out of "
-    "the stream, checks that it has no body, decodes each value, and hands it through leg and sink"
+    "the kernel's share of an event is the larger half for both; in Python alone, one after the other, an event costs "
+    "8.1 us where the bare search takes 4.6. Half of the rest are the six values, decoded, by a call each; the other "
+    "half is that the event is copied out, seen to have no body, becomes an object that the leg asks for its name, and "
+    "is handed from decoder to leg to sink"
 )
 REGISTERED = (
-    "greenswitch is measured at its best, a handler registered on an otherwise idle hub; both wait mostly for the "
-    "loop, and the bar lies below what a bare Protocol needs here"
+    "greenswitch is measured at its best, a handler registered on an otherwise idle hub, and is as far from the loop "
+    "as we are: the bar lies below half of what a bare Protocol needs here"
 )
 WHOLE_CALL = (
-    "between the bytes and the agent dueto steps its state machine, silences playout, cancels what runs and writes a "
-    "log line and metrics, in the same turn of the loop; the bare Protocol notes a time"
+    "in the same turn of the loop comes the end of the call that was hung up 20 ms before (26 kB to read, an `exit` to "
+    "send: 0.2 ms), and the hangup's own 0.12 ms are 50 us of Python with everything it touches in memory, not in the "
+    "caches, since a call among 1000 has been still for seconds"
 )
 SHORT_CALL = (
-    "a set-up is a whole call: session, phase machine, four log lines, a dozen metrics, timers and their end; the "
-    "profile is flat, with the connect answer's parsing and the log lines its largest parts"
+    "a set-up is a whole call: 175 us of Python in a row (45 parser, 42 log lines and counts, 16 phase machine, the "
+    "rest spread thin), twice that between the system calls of real sockets, beside the bare Protocol's 110; the bar "
+    "leaves as much for all of it"
 )
 MEASURES = [
     (
@@ -181,7 +185,7 @@ MEASURES = [
             "Events flood: CPU per event, six headers read of each",
             {"event_us": Metric("CPU per event", "us"), "load_busy": LOAD},
             [
-                Goal("event_us", "greenswitch", 1 / 5),
+                Goal("event_us", "greenswitch", 1 / 5, why=NEAR_THE_KERNEL),
                 Goal("event_us", "genesis", 1 / 15, why=NEAR_THE_KERNEL),
                 Goal("event_us", "bare protocol", 1.3, why=NEAR_THE_KERNEL),
             ],

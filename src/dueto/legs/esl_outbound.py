@@ -126,10 +126,7 @@ class OutboundLeg(asyncio.Protocol):
             for message in messages:
                 if self._ending:
                     return
-                if isinstance(message, Event):
-                    self._event(message)
-                else:
-                    self._take(message)
+                self._take(message)
         except RemoteProtocolError as error:
             fault = error
         if fault is not None and not self._ending:
@@ -287,7 +284,9 @@ class OutboundLeg(asyncio.Protocol):
             raise ReplyTimeout(f"no reply within {timeout_s} s to {type(command).__name__}") from None
 
     def _take(self, message: Message) -> None:
-        if isinstance(message, Reply | ApiResponse):
+        if isinstance(message, Event):
+            self._event(message)
+        elif isinstance(message, Reply | ApiResponse):
             if not self._replies:
                 raise RemoteProtocolError("a reply to no command")
             self._replies.popleft().set_result(message)
