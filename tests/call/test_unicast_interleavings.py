@@ -28,7 +28,7 @@ def quick_collections() -> Iterator[None]:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    st.lists(st.tuples(troubles(), st.integers(0, 4)), min_size=3, max_size=3),
+    st.lists(st.tuples(troubles, st.integers(0, 4)), min_size=3, max_size=3),
     VERBS,
     seconds,
     st.lists(st.floats(0.0, 6.0), max_size=3),
