@@ -87,6 +87,7 @@ class GreenswitchServer:
         self._loops.unregister()
         for leg in tuple(self._legs):
             leg.relay_closed("the engine was closed")
+        await asyncio.sleep(0)  # their calls are told at the end of the turn
 
     async def _empty(self, patience_s: float) -> bool:
         try:
