@@ -304,6 +304,12 @@ class Session(Reach):
 
     def control_closed(self, leg: ControlLeg, reason: str) -> None:
         """A control leg ended; only the current one means anything."""
+        if self.state.told:  # it can wait until other calls that end in this turn of the loop are told so
+            self._loop.call_soon(self._control_closed, leg, reason)
+        else:
+            self._control_closed(leg, reason)
+
+    def _control_closed(self, leg: ControlLeg, reason: str) -> None:
         if leg is self.control:
             self.journal("control_closed", reason=reason)
             if self.unicast is not None:

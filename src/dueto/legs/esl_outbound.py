@@ -147,11 +147,7 @@ class OutboundLeg(asyncio.Protocol):
         self._executions.fail(error)
         self._jobs.fail(error)
         sink, self._sink, self._transport = self._sink, None, None
-        if sink is None:
-            return
-        if self._session_ended:  # the call is over, its end can wait until those of other calls are told of theirs
-            self._loop.call_soon(sink.control_closed, self, self._reason)
-        else:
+        if sink is not None:
             sink.control_closed(self, self._reason)
 
     # -- what the call may do
