@@ -22,8 +22,9 @@ from tests.support.module_peer import (
     recorded_frames,
 )
 
-from dueto.legs.media_server import MAX_MESSAGE_BYTES, SEND_BUFFER_BYTES, UNREAD_AUDIO_BYTES
+from dueto.legs.media_server import MAX_MESSAGE_BYTES, SEND_BUFFER_BYTES, UNREAD_AUDIO_BYTES, UNREAD_TEXT_BYTES
 from dueto.legs.ports import MediaLeg
+from dueto.wire.media import AUDIO_STREAM
 
 
 def unmasked(data: bytes) -> list[tuple[int, bytes]]:
@@ -322,6 +323,22 @@ async def test_a_reader_that_takes_nothing_is_cut_off() -> None:
             sent += 64_000
         assert leg.closed
         assert sent > UNREAD_AUDIO_BYTES
+        assert await door.until_ended() == (1006, "the switch does not read")
+
+
+async def test_whole_utterances_as_text_may_wait_longer_than_audio() -> None:
+    door = RememberingMediaDoor()
+    async with media_bench(door) as bench:
+        peer, leg = await started(bench, door)
+        leg.dialect = AUDIO_STREAM
+        peer.stop_reading()
+        utterance = "a" * (2 * UNREAD_AUDIO_BYTES)
+        leg.send_text(utterance)
+        leg.send_text(utterance)
+        assert not leg.closed
+        for _ in range(UNREAD_TEXT_BYTES // len(utterance) + 1):
+            leg.send_text(utterance)
+        assert leg.closed
         assert await door.until_ended() == (1006, "the switch does not read")
 
 

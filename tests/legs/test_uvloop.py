@@ -11,7 +11,7 @@ from tests.support.module_peer import BINARY, CLOSE, RememberingMediaDoor, frame
 from tests.support.switch_peer import SwitchPeer
 
 from dueto.legs.esl_outbound import ControlServer, OutboundOptions
-from dueto.legs.media_server import SEND_BUFFER_BYTES
+from dueto.legs.media_server import SEND_BUFFER_BYTES, UNREAD_AUDIO_BYTES
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -82,5 +82,24 @@ def test_a_stream_carries_audio_both_ways_and_shows_its_backlog() -> None:
             peer.send(frame(CLOSE, b"\x03\xe8"))
             assert await door.until_ended() == (1000, "")
         assert door.audio == [b"up"]
+
+    on_uvloop(run())
+
+
+def test_a_switch_that_reads_no_audio_is_cut_off() -> None:
+    async def run() -> None:
+        door = RememberingMediaDoor()
+        async with media_bench(door) as bench:
+            peer = await bench.stream()
+            leg: Any = door.legs[0]
+            peer.stop_reading()
+            sent = 0
+            while not leg.closed and sent < 16 * UNREAD_AUDIO_BYTES:
+                leg.send_audio(b"\0" * 64_000)
+                sent += 64_000
+                await asyncio.sleep(0)
+            assert leg.closed
+            assert await door.until_ended() == (1006, "the switch does not read")
+        assert leg.backlog_bytes() == 0
 
     on_uvloop(run())
