@@ -1,8 +1,6 @@
 """The media leg: what an echo costs, how many calls a core carries, what it adds to the latency."""
 
-import itertools
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 from bench.lab import BARE_PICOWS, DUETO, PIPECAT, WEBSOCKETS, Figures, Load, Server
@@ -10,6 +8,7 @@ from bench.machine import open_fds
 from bench.rows import Goal, Metric, Pace, Row
 
 CALLS, FEW_CALLS = 200, 25
+SLICES = 3
 LATE_MS = 20.0
 "An echo with a p99 above that is too late: the core carries no more calls."
 LOAD = Metric("load busy", "", 2)
@@ -58,14 +57,25 @@ def echo(row: Row, pace: Pace) -> None:
     row.note(
         "640-byte frames (16 kHz, 20 ms), each call in a slot of its own; dueto's calls have both legs, tokens and logs"
     )
+    row.note(f"each round in {SLICES} slices, by turns: what else this machine's machine does changes in seconds")
     with ExitStack() as stack:
         dueto, bare, websockets, pipecat = (
             stack.enter_context(Server(kind)) for kind in (DUETO, BARE_PICOWS, WEBSOCKETS, PIPECAT)
         )
         for _ in range(pace.rounds):
-            for server in (dueto, bare, websockets):
-                with Load(server, control=server is dueto) as load:
-                    _add(row, server, load, *echoed(server, load, CALLS, pace.seconds(4)))
+            with ExitStack() as calls:
+                loads = [
+                    (server, calls.enter_context(Load(server, control=server is dueto)))
+                    for server in (dueto, bare, websockets)
+                ]
+                for _, load in loads:
+                    load.place(CALLS)
+                for _ in range(SLICES):
+                    for server, load in loads:
+                        load.talk()
+                        time.sleep(0.5)
+                        _add(row, server, load, *sample(server, load, pace.seconds(4) / SLICES))
+                        load.talk(on=False)
             for server in (dueto, pipecat):
                 with Load(server, control=server is dueto) as load:
                     _add(row, server, load, *echoed(server, load, FEW_CALLS, pace.seconds(4)), f", {FEW_CALLS} calls")
@@ -73,7 +83,7 @@ def echo(row: Row, pace: Pace) -> None:
 
 def capacity(row: Row, pace: Pace) -> None:
     """M2: more and more calls on one core, until the echo's p99 is 20 ms or frames go missing."""
-    row.note("steps of 5 % of what the CPU per frame promises; three failures (20 ms, or 3 % missing) were too much")
+    row.note("steps of 5 %; three failures (20 ms, or 3 % missing) were too much")
     with ExitStack() as stack:
         servers = [stack.enter_context(Server(kind)) for kind in (DUETO, BARE_PICOWS, WEBSOCKETS, PIPECAT)]
         for _ in range(min(pace.rounds, 2)):
@@ -82,35 +92,33 @@ def capacity(row: Row, pace: Pace) -> None:
                     row.add(server.name, **_carried(server, load, pace))
 
 
-def steps(promised: float, pace: Pace) -> Iterator[int]:
-    """Yield how many calls to try, up to twice the promised: large steps first, then of 5 % (10 where it is quick)."""
-    shares = itertools.count(0.75, 0.05 / pace.scale)
-    for share in itertools.chain((0.5, 0.65), shares):
-        if share > 2:
-            return
-        yield max(round(promised * share), 1)
+def more(calls: int, frame_us: float, pace: Pace) -> int:
+    """Return how many calls to try after so many: most of what their CPU per frame promises, then steps of 5 %.
+
+    A frame costs less the busier a core is, so the promise grows on the way. (Steps of 10 % where it is quick.)
+    """
+    return max(round(calls * (1 + 0.05 / pace.scale)), round(0.75 * 1e6 / (frame_us * 50)))
 
 
 def _carried(server: Server, load: Load, pace: Pace) -> Figures:
-    few = 10 if server.name == "pipecat" else 100
-    _, pair_us, _ = echoed(server, load, few, 1)
+    calls = 10 if server.name == "pipecat" else 100
     good: Figures = {"calls": 0}
-    calls = few
-    for wanted in steps(1e6 / (pair_us * 50), pace):
-        if wanted > calls:
-            load.place(wanted - calls, in_flight=20)
-            calls = wanted
+    load.place(calls)
+    load.talk()
+    while True:
         for _ in range(3):  # a stall of the machine is not the server's
             load.measure(0.3)
-            figures, _, busy = sample(server, load, pace.seconds(1.5))
+            figures, pair_us, busy = sample(server, load, pace.seconds(1.5))
             echo, rate = figures["echo_ms"], figures["back"] / figures["seconds"]
             carried = bool(echo) and echo["p99"] < LATE_MS and rate > calls * 50 * 0.97
             if carried:
                 break
         if not carried:
-            break
+            return good
         good = {"calls": calls, "load_busy": load.busy(figures), "server_busy": busy}
-    return good
+        wanted = more(calls, pair_us, pace)
+        load.place(wanted - calls, in_flight=20)
+        calls = wanted
 
 
 GROWTH = (10, 50, 100, 200, 500, 1000)

@@ -10,7 +10,7 @@ import numpy as np
 import trustme
 from bench.lab import OUT, Failed, Figures, Kind, Load, Server
 from bench.machine import LOAD_CORE
-from bench.measures.media import steps
+from bench.measures.media import more
 from bench.rows import Goal, Metric, Pace, Row
 from bench.venvs import HERE, python
 
@@ -92,21 +92,19 @@ def capacity(row: Row, pace: Pace) -> None:
 def _carried(server: Server, provider: Server, load: Load, pace: Pace) -> Figures:
     calls, good = 40, {"calls": 0.0}
     talking(server, load, calls)
-    figures = sample(server, provider, load, 1.0)
-    for wanted in steps(1e6 / (figures["frame_us"] * 50), pace):
-        if wanted > calls:
-            load.place(wanted - calls, in_flight=10)
-            calls = wanted
-            time.sleep(0.7)
+    while True:
         for _ in range(3):  # a stall of the machine is not the server's
-            figures = sample(server, provider, load, pace.seconds(2))
+            figures = sample(server, provider, load, pace.seconds(1.5))
             carried = figures["gap_p99_ms"] <= EVEN_MS and figures["down"] > 0.97
             if carried:
                 break
         if not carried:
-            break
+            return good
         good = {"calls": calls, "server_busy": figures["server_busy"], "load_busy": figures["load_busy"]}
-    return good
+        wanted = more(calls, figures["frame_us"], pace)
+        load.place(wanted - calls, in_flight=10)
+        calls = wanted
+        time.sleep(0.7)
 
 
 def resampling(row: Row, pace: Pace) -> None:
