@@ -44,7 +44,8 @@ def together(row: Row, pace: Pace) -> None:
 
 AT_REST = (
     "the peer's application does nothing else: its handler is registered, its threads rest, and it neither paces, "
-    "keeps account, nor logs; what its threads cost each other shows as the core fills"
+    "keeps account, nor logs; what its threads cost each other shows as the core fills (argued, not measured; but "
+    "the bare echo of M1 does not reach the echo's bar either)"
 )
 MEASURES = [
     (
