@@ -105,6 +105,10 @@ class Pace:
 
     rounds: int = 3
     scale: float = 1.0
+    step: float = 0.05
+    "By what share more calls are tried, where it is asked how many a core carries."
+    tries: int = 3
+    "How often so many may fail: a stall of the machine is not the server's."
 
     def seconds(self, usual: float) -> float:
         """Return how long to measure what usually takes `usual` seconds."""
@@ -115,5 +119,5 @@ class Pace:
         return max(round(usual * self.scale), 1)
 
 
-FULL, QUICK = Pace(), Pace(rounds=1, scale=0.4)
+FULL, QUICK = Pace(), Pace(rounds=1, scale=0.3, step=0.3, tries=1)
 Measure = Callable[[Row, Pace], None]

@@ -93,11 +93,11 @@ def capacity(row: Row, pace: Pace) -> None:
 
 
 def more(calls: int, frame_us: float, pace: Pace) -> int:
-    """Return how many calls to try after so many: most of what their CPU per frame promises, then steps of 5 %.
+    """Return how many calls to try after so many: most of what their CPU per frame promises, then small steps.
 
-    A frame costs less the busier a core is, so the promise grows on the way. (Steps of 10 % where it is quick.)
+    A frame costs less the busier a core is, so the promise grows on the way.
     """
-    return max(round(calls * (1 + 0.05 / pace.scale)), round(0.75 * 1e6 / (frame_us * 50)))
+    return max(round(calls * (1 + pace.step)), round(0.75 * 1e6 / (frame_us * 50)))
 
 
 def _carried(server: Server, load: Load, pace: Pace) -> Figures:
@@ -106,7 +106,7 @@ def _carried(server: Server, load: Load, pace: Pace) -> Figures:
     load.place(calls)
     load.talk()
     while True:
-        for _ in range(3):  # a stall of the machine is not the server's
+        for _ in range(pace.tries):
             load.measure(0.3)
             figures, pair_us, busy = sample(server, load, pace.seconds(1.5))
             echo, rate = figures["echo_ms"], figures["back"] / figures["seconds"]
