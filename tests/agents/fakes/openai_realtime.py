@@ -366,10 +366,10 @@ class Conversation(WSListener):
                 ms = min(100, answer.ms - begin)
                 if begin >= answer.ms / 2 and answer.garbage is not None:
                     self._write(answer.garbage)
-                    await asyncio.sleep(60)
+                    await asyncio.Event().wait()  # it says no more
                 if begin >= answer.ms / 2 and answer.breaks:
                     self.reset()
-                    await asyncio.sleep(60)
+                    await asyncio.Event().wait()
                 item.ms += ms
                 self.tell("response.output_audio.delta", **at, delta=self._sound(ms))
                 if begin == 0:
