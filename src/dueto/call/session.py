@@ -31,6 +31,7 @@ from dueto.call.registry import Registry
 from dueto.call.seat import Seat
 from dueto.call.switch_events import ChannelEvents
 from dueto.call.tasks import Tasks
+from dueto.call.timers import Timers
 from dueto.call.transcript import Transcript
 from dueto.call.unicast import UnicastStream
 from dueto.call.voice import Voice
@@ -92,7 +93,7 @@ class Session(Reach):
         self.life = Life(unique_id, house.rules.hangup_grace_s)
         self._log: Any = None
         self._loop = asyncio.get_running_loop()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = Timers(self)
         self._happening = False
         self._to_happen: list[phase.Event] = []
         self._to_note: list[tuple[str, dict[str, object]]] = []
@@ -126,7 +127,7 @@ class Session(Reach):
 
     def let_go_within(self, seconds: float) -> None:
         """Call the letting go done after `seconds`, whatever became of it: a dead switch answers nothing."""
-        self._timer("let_go", seconds, phase.Left())
+        self._timers.start("let_go", seconds, phase.Left())
 
     def leave(self, **variables: str) -> None:
         """Give the channel back to the dialplan."""
@@ -373,9 +374,9 @@ class Session(Reach):
             return
         match action:
             case Action.EXPECT_MEDIA:
-                self._timer("warn", self.house.rules.warn_after_s, phase.WarnTime())
+                self._timers.start("warn", self.house.rules.warn_after_s, phase.WarnTime())
                 if self.house.rules.give_up_after_s > 0:
-                    self._timer("give_up", self.house.rules.give_up_after_s, phase.GiveUpTime())
+                    self._timers.start("give_up", self.house.rules.give_up_after_s, phase.GiveUpTime())
                 if self.conduct.has_company():
                     self._start("expect_media", self.conduct.expect_media)
                 self.seat.expect()
@@ -384,7 +385,7 @@ class Session(Reach):
                 order = "control_first" if isinstance(event, phase.MediaCame) else "media_first"
                 self.journal("paired", order=order, waited_ms=waited_ms)
             case Action.START_AGENT:
-                self._stop_timers("warn", "give_up")
+                self._timers.stop("warn", "give_up")
                 if self.waiting_tone and self.control is not None:
                     self.waiting_tone = False
                     self._start("end of waiting tone", self.control.break_all)
@@ -414,7 +415,7 @@ class Session(Reach):
                 hang = self.house.rules.on_missing_media == "hangup"
                 self._start("missing media", self.conduct.hang_up if hang else self.conduct.leave)
             case Action.START_GRACE:
-                self._timer("grace", self.house.rules.hangup_grace_s, phase.GraceOver())
+                self._timers.start("grace", self.house.rules.hangup_grace_s, phase.GraceOver())
             case Action.RECLAIM:
                 self._start("reclaim", self.conduct.reclaim)
             case Action.RESTART_STREAM:
@@ -437,10 +438,7 @@ class Session(Reach):
         Those notes were 90 of 230 us between the switch's bytes and the agent, in a process that has a thousand calls.
         """
         self._gone_at = self.house.clock()
-        grace = self._timers.pop("grace", None) if not self.state.told else None
-        self._stop_timers(*self._timers)
-        if grace is not None:
-            self._timers["grace"] = grace
+        self._timers.stop_all(but="" if self.state.told else "grace")
         self._name_witness(before)
         self._to_note.append(("hungup", {"cause": self._cause, "witness": self._witness}))
         self.life.end()
@@ -478,7 +476,7 @@ class Session(Reach):
             self._witness = "left" if before.phase is Phase.LEAVING else "media_close" if never else "both_legs_gone"
 
     def _tell_hung_up(self, before: CallState) -> None:
-        self._stop_timers("grace")
+        self._timers.stop("grace")
         self._name_witness(before)
         self.seat.tell(HungUp(self._cause, self._witness))
 
@@ -497,20 +495,6 @@ class Session(Reach):
     def _start(self, name: str, work: Callable[[], Any]) -> None:
         self.tasks.start(name, work())
 
-    def _timer(self, name: str, delay_s: float, event: phase.Event) -> None:
-        self._stop_timers(name)
-        self._timers[name] = self._loop.call_later(delay_s, self._timer_fired, name, event)
-
-    def _timer_fired(self, name: str, event: phase.Event) -> None:
-        self._timers.pop(name, None)
-        self.happen(event)
-
-    def _stop_timers(self, *names: str) -> None:
-        for name in names:
-            timer = self._timers.pop(name, None)
-            if timer is not None:
-                timer.cancel()
-
     def _task_failed(self, name: str, error: BaseException) -> None:
         if not (self.ended and isinstance(error, DuetoError)):
             self.log.error("task_failed", task=name, error=f"{type(error).__name__}: {error}")
@@ -522,7 +506,7 @@ class Session(Reach):
         if any(leg is not None and not leg.closed for leg in (self.control, self.media)):
             return
         self._is_over = True
-        self._stop_timers(*tuple(self._timers))
+        self._timers.stop_all()
         duration_s = self._gone_at - self._born
         self.journal("call_ended", duration_s=duration_s, cause=self._cause, **self.voice.figures())
         self.channel_events.close()
