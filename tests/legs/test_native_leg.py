@@ -14,7 +14,15 @@ from tests.support.listeners import RememberingDoor, RememberingSink
 from tests.support.switch_peer import SwitchPeer, recorded_blocks
 
 from dueto.errors import CommandRefused, Dropped, LegClosed, LocalProtocolError, ReplyTimeout
-from dueto.legs.esl_outbound import CLOSE_S, LAST_EVENTS_S, MAX_COMMANDS, MAX_EARLY_EVENTS, OutboundLeg, OutboundOptions
+from dueto.legs.esl_outbound import (
+    CLOSE_S,
+    LAST_EVENTS_S,
+    LATER_S,
+    MAX_COMMANDS,
+    MAX_EARLY_EVENTS,
+    OutboundLeg,
+    OutboundOptions,
+)
 from dueto.legs.executions import MAX_WAITING
 from dueto.sim.pipes import PipeFaults
 from dueto.sim.virtual import run_virtual
@@ -101,6 +109,44 @@ async def test_exit_is_not_kept_waiting_longer_than_the_last_events_may_take(lat
     leg.notify_session_ended("the caller hung up")
     assert (await switch.command()).line == "exit"
     assert now() - hung_up_at == pytest.approx(LAST_EVENTS_S)
+    await switch.aclose()
+
+
+@virtually
+async def test_who_is_hung_up_now_is_heard_before_the_last_events_of_who_is_gone() -> None:
+    gone, _, ended = await opened()
+    living, _, speaking = await opened()
+    gone.send(gone.event("CHANNEL_HANGUP"))
+    await ended.until("CHANNEL_HANGUP")
+    heard: list[str] = []
+    for who, sink in (("gone", ended), ("living", speaking)):
+        sink.on_event = lambda event, who=who: heard.append(f"{who}: {event.name}")
+    gone.send(gone.event("CHANNEL_STATE"), gone.event("CHANNEL_HANGUP_COMPLETE"))  # first, and in the same turn
+    living.send(living.event("CHANNEL_HANGUP"))
+    began = now()
+    await ended.until("CHANNEL_HANGUP_COMPLETE")
+    assert heard == ["living: CHANNEL_HANGUP", "gone: CHANNEL_STATE", "gone: CHANNEL_HANGUP_COMPLETE"]
+    assert now() - began == pytest.approx(LATER_S)
+    await gone.aclose()
+    await living.aclose()
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+@virtually
+async def test_the_last_words_count_even_if_the_connection_ends_behind_them(breaks: bool) -> None:
+    switch, leg, sink = await opened()
+    switch.send(switch.event("CHANNEL_HANGUP"))
+    await sink.until("CHANNEL_HANGUP")
+    if breaks:
+        leg.data_received(switch.event("CHANNEL_HANGUP_COMPLETE"))
+        leg.connection_lost(ConnectionResetError("reset by peer"))
+    else:
+        switch.send(switch.event("CHANNEL_HANGUP_COMPLETE"))
+        switch.goodbye()
+    await sink.until("closed")
+    reason = "connection lost: reset by peer" if breaks else "goodbye from the switch"
+    assert sink.names == ["CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "closed"]
+    assert sink.heard[-1] == f"closed: {reason}"
     await switch.aclose()
 
 

@@ -10,6 +10,8 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import cast
 
+import aiofastnet
+
 from dueto.errors import CommandRefused, LegClosed, LocalProtocolError, RemoteProtocolError, ReplyTimeout
 from dueto.legs.executions import Executions
 from dueto.legs.jobs import Jobs, output_of
@@ -45,6 +47,10 @@ DROP_AFTER_S = 0.1
 "After `uuid_break all`: what has not begun by then was dropped. The switch looks for events every 20 ms."
 LAST_EVENTS_S = 1.5
 "How long after the hangup CHANNEL_HANGUP_COMPLETE is waited for (an audio server that ignores CLOSE delays it by 1 s)."
+LATER_S = 0.002
+"What is still said of a channel that is gone waits so long: somebody else may have been hung up in the same turn."
+MAX_LATER_BYTES = 1 << 20
+"More of that is read at once. (The recorded end of a call has 26 kB.)"
 CLOSE_S = 2.0
 "How long our own end of the connection may take: the rest of what we said, and the switch's goodbye."
 _OURS = frozenset(
@@ -94,6 +100,9 @@ class OutboundLeg(asyncio.Protocol):
         self._sink: ControlSink | None = None
         self._early: list[Event | DisconnectNotice] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._later = b""
+        "What came since the hangup and has not been read yet."
+        self._reading: asyncio.TimerHandle | None = None
         self._hung_up_at: float | None = None  # by the loop's clock
         self._complete = False  # CHANNEL_HANGUP_COMPLETE was here
         self._session_ended = False  # on our side: what is still to come is waited for, then we let go
@@ -117,6 +126,23 @@ class OutboundLeg(asyncio.Protocol):
         self._timer = self._loop.call_later(self._options.connect_s, self._give_up)
 
     def data_received(self, data: bytes) -> None:
+        if self._hung_up_at is None:
+            self._read(data)
+            return
+        self._later += data
+        if self._reading is None:
+            self._reading = self._loop.call_later(LATER_S, self._read_later)
+        elif len(self._later) > MAX_LATER_BYTES:
+            self._read_later()
+
+    def _read_later(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+            data, self._later = self._later, b""
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
         fault: RemoteProtocolError | None = None
         try:
             messages: Sequence[Message] = self._decoder.feed(data)
@@ -134,6 +160,7 @@ class OutboundLeg(asyncio.Protocol):
             self._end(f"protocol error: {fault}")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._read_later()
         if not self._reason:
             self._reason = f"connection lost: {exc}" if exc is not None else "end of stream"
         self.closed = self._ending = True
@@ -377,8 +404,8 @@ class ControlServer:
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (a free one for 0). Raises: OSError: the address is taken or not ours."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: OutboundLeg(self._door, self._options), host, port, backlog=1024
+        self._server = await aiofastnet.create_server(
+            loop, lambda: OutboundLeg(self._door, self._options), host, port, backlog=1024
         )
         for sock in self._server.sockets:
             keep_alive(sock)
@@ -389,7 +416,7 @@ class ControlServer:
         keep_alive(sock)
         options = replace(self._options, connect_said=True)
         loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(lambda: OutboundLeg(self._door, options), sock)
+        await aiofastnet.connect_accepted_socket(loop, lambda: OutboundLeg(self._door, options), sock)
 
     async def stop_listening(self) -> None:
         """Accept nobody any more; connections that are up live on."""
