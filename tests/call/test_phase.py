@@ -71,13 +71,13 @@ def test_a_proof_of_hangup_ends_every_call_at_once() -> None:
         after, actions = step(state, phase.ChannelGone("USER_BUSY", "CHANNEL_HANGUP"))
         assert after.phase is Phase.ENDED
         assert after.told
-        assert actions == (Action.MUTE, Action.TELL_HUNG_UP, Action.END)
+        assert actions == (Action.TELL_HUNG_UP, Action.END)
 
 
-def test_a_proof_without_a_cause_silences_at_once_and_tells_when_the_cause_comes() -> None:
+def test_a_proof_without_a_cause_ends_the_call_at_once_and_tells_when_the_cause_comes() -> None:
     talking = CallState(Phase.TALKING, Leg.UP, Leg.UP, AgentIs.RUNNING)
     ended, actions = step(talking, phase.ChannelGone(None, "linger"))
-    assert actions == (Action.MUTE, Action.START_GRACE, Action.END)
+    assert actions == (Action.START_GRACE, Action.END)
     assert step(ended, phase.ChannelGone("NORMAL_CLEARING", "CHANNEL_HANGUP"))[1] == (Action.TELL_HUNG_UP,)
     assert step(ended, phase.GraceOver())[1] == (Action.TELL_HUNG_UP,)
 

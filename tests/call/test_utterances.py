@@ -8,6 +8,8 @@ import pytest
 from tests.support.virtual import MediaTwin, virtual_desk
 
 from dueto.call import Call
+from dueto.call.events import HungUp
+from dueto.call.phase import ChannelGone
 from dueto.errors import CallEnded, Interrupted, LocalProtocolError, NotCapable
 from dueto.sim import Caller, Line, SimCall, run_virtual, tone
 from dueto.wire.media import DIALECTS, Dialect
@@ -248,3 +250,34 @@ def test_pieces_that_come_between_two_ticks_do_not_disturb_the_pace(monkeypatch:
     assert len(steady) > 150
     assert np.diff(steady).max() == pytest.approx(0.02, abs=0.001)
     assert np.diff(steady).min() == pytest.approx(0.02, abs=0.001)
+
+
+@pytest.mark.parametrize("told_first", [False, True], ids=["before the agent's turn", "in the agent's turn"])
+def test_nothing_is_sent_to_a_channel_that_is_gone(dialect: Dialect, told_first: bool) -> None:
+    heard_ms: list[int] = []
+    sent: list[str] = []
+
+    async def agent(call: Call) -> None:
+        session = call._session
+        if dialect.downlink == "file":
+            await call.set_variables(here="1")  # the control leg is there
+        answer = call.utterance()
+        answer.add(tone(call.rate_hz, 20.0, 440.0))
+        await asyncio.sleep(2.0)
+        leg = session.media
+        assert isinstance(leg, MediaTwin)
+        post, leg.far.post = leg.far.post, lambda name, *rest: sent.append(name)
+        session.happen(ChannelGone("NORMAL_CLEARING", "CHANNEL_HANGUP"))
+        if told_first:
+            assert [event async for event in call.events()][-1] == HungUp("NORMAL_CLEARING", "CHANNEL_HANGUP")
+        for tick in tuple(session.house.ticker._ticks):
+            tick(now() + 0.1)  # before what else the hangup brings has had its turn
+        leg.listener.message(bytes(call.rate_hz // 50 * 2))
+        assert sent == []
+        leg.far.post = post
+        with pytest.raises(Interrupted):
+            await answer.heard()
+        heard_ms.append(answer.heard_ms)
+
+    hear(agent, dialect)
+    assert heard_ms == [pytest.approx(2000, abs=200)]

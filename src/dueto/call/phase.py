@@ -292,7 +292,7 @@ def _after_the_end(state: CallState, event: Event) -> tuple[CallState, Actions]:
 
 def _end(state: CallState, *, tell: bool) -> tuple[CallState, Actions]:
     state = replace(state, phase=Phase.ENDED, told=tell)
-    return state, ((A.MUTE, A.TELL_HUNG_UP, A.END) if tell else (A.MUTE, A.START_GRACE, A.END))
+    return state, ((A.TELL_HUNG_UP, A.END) if tell else (A.START_GRACE, A.END))
 
 
 def _leaving(state: CallState) -> CallState:

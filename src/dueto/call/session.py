@@ -433,24 +433,26 @@ class Session(Reach):
                 self._end(before)
 
     def _end(self, before: CallState) -> None:
-        """Stop here and now what the call would still do; the rest, notes included, comes right after the agent's turn.
+        """No frame passes any more, and no verb begins; the rest, notes included, comes right after the agent's turn.
 
-        Those notes were 90 of 230 us between the switch's bytes and the agent, in a process that has a thousand calls.
+        In a process that has a thousand calls, the rest was two thirds of the way from the switch's bytes to the agent.
         """
         self._gone_at = self.house.clock()
-        self._timers.stop_all(but="" if self.state.told else "grace")
         self._name_witness(before)
         self._to_note.append(("hungup", {"cause": self._cause, "witness": self._witness}))
         self.life.end()
-        self.tasks.cancel()
-        self.voice.end()
+        self.stream_away = True
         self._lets_go = True  # the agent has been told, so its turn is in the loop's queue: this comes behind it
         self._loop.call_soon(self._let_go)
 
     def _let_go(self) -> None:
-        """End what the call holds: a good third of what a hangup costs, most of it the stream's CLOSE."""
+        """End what the call does and holds: most of what a hangup costs, the stream's CLOSE more than the rest."""
         self._lets_go = False
+        self._timers.stop_all(but="" if self.state.told else "grace")
         self._note_hangup()
+        self.voice.silence()
+        self.tasks.cancel()
+        self.voice.end()
         if self.b_leg:
             self.cancel_b_leg()
         if self.recording is not None:
