@@ -53,8 +53,8 @@ def _add(row: Row, server: Server, pace: Pace, count: int, events: int, suffix: 
 
 AT_REST = (
     "the peer's application does nothing else: its handler is registered, its threads rest, and it neither paces, "
-    "keeps account, nor logs; what its threads cost each other shows where control legs have events, too (in the table, "
-    "no bar), and the bare echo of M1 does not reach the echo's bar either"
+    "keeps account, nor logs; what its threads cost each other shows where control legs have events, too (in the "
+    "table, no bar), and the bare echo of M1 does not reach the echo's bar either"
 )
 MEASURES = [
     (

@@ -1,5 +1,7 @@
 """Log lines: one JSON object per event, with `ts`, `level`, `event` and `call` in front, and nothing secret in it."""
 
+import asyncio
+import contextlib
 import io
 import logging
 import time
@@ -99,18 +101,43 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _writer(stream: TextIO) -> Callable[[bytes], None]:
-    """Return what writes a line to `stream` and flushes it, as structlog does, past its text layer where it has one."""
+    """Return what writes a line to `stream`, past its text layer where it has one."""
     buffer = getattr(stream, "buffer", None)
     if not isinstance(buffer, io.BufferedWriter):
         msg = structlog.WriteLogger(stream).msg
         return lambda line: msg(line.decode())
-    write, flush = buffer.write, buffer.flush
+    return _ByTurns(buffer)
 
-    def written(line: bytes) -> None:
-        write(line + b"\n")
-        flush()
 
-    return written
+class _ByTurns:
+    """Writes lines that come in one turn of the loop with one system call at its end; where no loop runs, each at once.
+
+    What can't be written stays in the buffer; once that is full, too, whoever logs gets the error.
+    """
+
+    __slots__ = ("_flush", "_flushing", "_write")
+
+    def __init__(self, buffer: io.BufferedWriter) -> None:
+        self._write = buffer.write
+        self._flush = buffer.flush
+        self._flushing: asyncio.AbstractEventLoop | None = None
+        "The loop that will flush."
+
+    def __call__(self, line: bytes) -> None:
+        self._write(line + b"\n")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._flush()
+            return
+        if self._flushing is not loop:
+            self._flushing = loop
+            loop.call_soon(self._turn_is_over)
+
+    def _turn_is_over(self) -> None:
+        self._flushing = None
+        with contextlib.suppress(OSError):
+            self._flush()
 
 
 class _Stamp:
