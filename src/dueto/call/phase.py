@@ -4,8 +4,9 @@
 Every combination of state and event is decided; a test walks them all.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Phase(Enum):
@@ -45,9 +46,8 @@ class AgentIs(Enum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
-class CallState:
-    """All that decides what an event means."""
+class CallState(NamedTuple):
+    """All that decides what an event means. (A tuple: another one is made at every turn of a call.)"""
 
     phase: Phase = Phase.WAITING
     control: Leg = Leg.AWAITED
@@ -234,35 +234,35 @@ def step(state: CallState, event: Event) -> tuple[CallState, Actions]:
         case GraceOver():
             return _grace_over(state)
         case HoldBegan():
-            return (state, ()) if state.held else (replace(state, held=True), (A.TELL_HELD,))
+            return (state, ()) if state.held else (state._replace(held=True), (A.TELL_HELD,))
         case HoldEnded():
-            return (replace(state, held=False), (A.TELL_RESUMED,)) if state.held else (state, ())
+            return (state._replace(held=False), (A.TELL_RESUMED,)) if state.held else (state, ())
         case Left():
             return _end(state, tell=True) if state.phase is Phase.LEAVING else (state, ())
     if state.phase is Phase.LEAVING:  # whatever else happens now, we are on our way out
-        return (replace(state, agent=AgentIs.DONE), ()) if isinstance(event, AgentDone | AgentFailed) else (state, ())
+        return (state._replace(agent=AgentIs.DONE), ()) if isinstance(event, AgentDone | AgentFailed) else (state, ())
     match event:
         case WarnTime():
             return state, ((A.WARN,) if state.media is Leg.AWAITED else ())
         case GiveUpTime():
             return (_leaving(state), (A.MISSING_MEDIA,)) if state.media is Leg.AWAITED else (state, ())
         case TransferBegan():
-            return (replace(state, phase=Phase.TRANSFERRING), ()) if state.phase is Phase.TALKING else (state, ())
+            return (state._replace(phase=Phase.TRANSFERRING), ()) if state.phase is Phase.TALKING else (state, ())
         case TransferFailed():
-            return (replace(state, phase=_unbridged(state)), ()) if state.phase is Phase.TRANSFERRING else (state, ())
+            return (state._replace(phase=_unbridged(state)), ()) if state.phase is Phase.TRANSFERRING else (state, ())
         case BridgeBegan():
             if state.phase is Phase.BRIDGED:
                 return state, ()
-            return replace(state, phase=Phase.BRIDGED), (A.MUTE, A.TELL_BRIDGED)
+            return state._replace(phase=Phase.BRIDGED), (A.MUTE, A.TELL_BRIDGED)
         case BridgeEnded():
             return _bridge_ended(state)
         case RestartFailed():
             return (_leaving(state), (A.LEAVE,)) if state.media is Leg.LOST else (state, ())
         case AgentDone():
-            state = replace(state, agent=AgentIs.DONE)
+            state = state._replace(agent=AgentIs.DONE)
             return (state, ()) if state.phase is Phase.BRIDGED else (_leaving(state), (A.FINISH,))
         case AgentFailed():
-            state = replace(state, agent=AgentIs.DONE)
+            state = state._replace(agent=AgentIs.DONE)
             return (state, ()) if state.phase is Phase.BRIDGED else (_leaving(state), (A.RESCUE,))
         case LeaveAsked():
             return _leaving(state), (A.MUTE, A.LEAVE)
@@ -278,25 +278,25 @@ def _after_the_end(state: CallState, event: Event) -> tuple[CallState, Actions]:
         case MediaCame():
             return state, (A.REFUSE_MEDIA,)
         case ChannelGone(str()) | GraceOver() | Left() if not state.told:  # the cause, or the end of waiting for it
-            return replace(state, told=True), (A.TELL_HUNG_UP,)
+            return state._replace(told=True), (A.TELL_HUNG_UP,)
         case ControlClosed() if not state.told:  # nobody can name a cause any more
-            return replace(state, told=True, control=Leg.LOST), (A.TELL_HUNG_UP,)
+            return state._replace(told=True, control=Leg.LOST), (A.TELL_HUNG_UP,)
         case ControlClosed():
-            return replace(state, control=Leg.LOST), ()
+            return state._replace(control=Leg.LOST), ()
         case MediaClosed():
-            return replace(state, media=Leg.LOST), ()
+            return state._replace(media=Leg.LOST), ()
         case AgentDone() | AgentFailed():
-            return replace(state, agent=AgentIs.DONE), ()
+            return state._replace(agent=AgentIs.DONE), ()
     return state, ()
 
 
 def _end(state: CallState, *, tell: bool) -> tuple[CallState, Actions]:
-    state = replace(state, phase=Phase.ENDED, told=tell)
+    state = state._replace(phase=Phase.ENDED, told=tell)
     return state, ((A.TELL_HUNG_UP, A.END) if tell else (A.START_GRACE, A.END))
 
 
 def _leaving(state: CallState) -> CallState:
-    return replace(state, phase=Phase.LEAVING)
+    return state._replace(phase=Phase.LEAVING)
 
 
 def _unbridged(state: CallState) -> Phase:
@@ -307,7 +307,7 @@ def _control_came(state: CallState) -> tuple[CallState, Actions]:
     known = state.control is not Leg.AWAITED
     retire = (A.RETIRE_CONTROL,) if state.control is Leg.UP else ()
     lost = state.control is Leg.LOST
-    state = replace(state, control=Leg.UP)
+    state = state._replace(control=Leg.UP)
     if state.phase is Phase.LEAVING:
         return state, retire
     if not known and state.media is Leg.AWAITED:
@@ -321,13 +321,13 @@ def _media_came(state: CallState) -> tuple[CallState, Actions]:
     if state.phase is Phase.LEAVING:
         return state, (A.REFUSE_MEDIA,)
     was = state.media
-    state = replace(state, media=Leg.UP)
+    state = state._replace(media=Leg.UP)
     if was is Leg.AWAITED:
         paired = (A.PAIRED,) if state.control is Leg.UP else ()
         if state.phase is Phase.WAITING:
-            state = replace(state, phase=Phase.TALKING)
+            state = state._replace(phase=Phase.TALKING)
         if state.agent is AgentIs.ABSENT:
-            return replace(state, agent=AgentIs.RUNNING), (*paired, A.START_AGENT)
+            return state._replace(agent=AgentIs.RUNNING), (*paired, A.START_AGENT)
         return state, paired
     if was is Leg.UP:
         return state, (A.RETIRE_MEDIA,)
@@ -338,8 +338,8 @@ def _control_closed(state: CallState) -> tuple[CallState, Actions]:
     if state.control is not Leg.UP:
         return state, ()
     if state.phase is Phase.LEAVING:
-        return _end(replace(state, control=Leg.LOST), tell=True)
-    state = replace(state, control=Leg.DOUBTED)
+        return _end(state._replace(control=Leg.LOST), tell=True)
+    state = state._replace(control=Leg.DOUBTED)
     if state.media in (Leg.DOUBTED, Leg.LOST):
         return _end(state, tell=True)
     return state, (A.START_GRACE,)
@@ -349,9 +349,9 @@ def _media_closed(state: CallState) -> tuple[CallState, Actions]:
     if state.media is not Leg.UP:
         return state, ()
     if state.phase is Phase.LEAVING:
-        state = replace(state, media=Leg.LOST)
+        state = state._replace(media=Leg.LOST)
         return (state, ()) if state.control is Leg.UP else _end(state, tell=True)
-    state = replace(state, media=Leg.DOUBTED)
+    state = state._replace(media=Leg.DOUBTED)
     if state.control is not Leg.UP:  # the other one is gone too, or there never was one: this end is the hangup
         return _end(state, tell=True)
     return state, (A.START_GRACE,)
@@ -359,12 +359,12 @@ def _media_closed(state: CallState) -> tuple[CallState, Actions]:
 
 def _grace_over(state: CallState) -> tuple[CallState, Actions]:
     if state.control is Leg.DOUBTED:
-        state = replace(state, control=Leg.LOST)
+        state = state._replace(control=Leg.LOST)
         if state.media is not Leg.UP:
             return _end(state, tell=True)
         return state, (() if state.phase is Phase.LEAVING else (A.TELL_CONTROL_LOST, A.RECLAIM))
     if state.media is Leg.DOUBTED:
-        state = replace(state, media=Leg.LOST)
+        state = state._replace(media=Leg.LOST)
         if state.phase is Phase.LEAVING:
             return state, ()
         restart = () if state.phase is Phase.BRIDGED else (A.RESTART_STREAM,)
@@ -375,7 +375,7 @@ def _grace_over(state: CallState) -> tuple[CallState, Actions]:
 def _bridge_ended(state: CallState) -> tuple[CallState, Actions]:
     if state.phase is not Phase.BRIDGED:
         return state, ()
-    state = replace(state, phase=_unbridged(state))
+    state = state._replace(phase=_unbridged(state))
     if state.agent is AgentIs.DONE:
         return _leaving(state), (A.TELL_UNBRIDGED, A.FINISH)
     restart = (A.RESTART_STREAM,) if state.media is Leg.LOST else ()
