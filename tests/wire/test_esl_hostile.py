@@ -23,6 +23,7 @@ from dueto.wire.esl import (
 from dueto.wire.esl.formats import event_from_json, event_from_xml
 from dueto.wire.esl.switch_end import (
     encode_api_response,
+    encode_connect_answer,
     encode_event,
     encode_event_json,
     encode_goodbye,
@@ -268,6 +269,10 @@ def test_line_endings_may_be_mixed() -> None:
                 encode_api_response(b"\n\n-ERR"),
                 encode_linger_notice("A", "sofia/x", 5),
                 encode_goodbye("A"),
+                encode_connect_answer([("Event-Name", "CHANNEL_DATA"), ("Unique-ID", "A")]),
+                b"Event-Name: CHANNEL_DATA\n",
+                b"\nContent-Type: command/reply\nReply-Text: +OK\n\n",
+                b"content-length: 3\n",
                 b"\n",
                 b"\r\n",
                 b"Content-Length: 5\n",

@@ -33,6 +33,8 @@ _USUAL_KINDS: dict[int | None, type[Reply | ApiResponse | DisconnectNotice]] = {
     2: ApiResponse,
     3: DisconnectNotice,
 }
+_ANSWERS_CONNECT = b"\nContent-Type: command/reply\nReply-Text: "
+"What stands behind the channel's headers in the answer to `connect`."
 _FRAMING = {name: b"\n" + name + b":" for name in (b"content-type", b"content-length", b"event-name")}
 _ALL_BUT_MARKS = bytes(set(range(256)) - set(b":\n"))
 _SIMPLE: dict[bytes, type[ApiResponse | DisconnectNotice | AuthRequest | Rejection | LogLine]] = {
@@ -104,24 +106,39 @@ class Decoder:
 
         Nearly every piece is that and nothing else, and this reads it at a fraction of the cost of the general way.
         """
-        most, whole = self._limits.body_bytes, len(data)
-        while at < whole and (opening := _USUAL(data, at)):
-            start, group = opening.end(), opening.lastindex
-            size = 0 if group is None else int(opening[group])
-            end = start + size
-            if end > whole or size > most:
-                break
-            if group != 1:
-                if start - at > self._most_head:
+        whole = len(data)
+        while at < whole:
+            if opening := _USUAL(data, at):
+                start, group = opening.end(), opening.lastindex
+                end = start + int(opening[group]) if group else start
+                if end > whole or end - start > self._limits.body_bytes or start - at > self._most_head:
                     break
-                head = b"\n" + data[at : start - 1]
-                messages.append(_USUAL_KINDS[group](head, len(head) - 1, data[start:end]))
-            elif data.endswith(b"\n\n", start, end) and data.rfind(b"\nContent-Length:", start - 1, end) < 0:
-                messages.append(Event(data[start - 1 : end], size - 1))  # without a body, as nearly always
+                if group == 1:
+                    messages.append(Event.from_content(data[start - 1 : end]))
+                else:
+                    head = b"\n" + data[at : start - 1]
+                    messages.append(_USUAL_KINDS[group](head, len(head) - 1, data[start:end]))
+            elif answer := self._connect_answer(data, at):
+                messages.append(answer)
+                end = at + len(answer.raw)  # a newline in front of it, and one behind it
             else:
-                messages.append(Event.from_content(data[start - 1 : end]))
+                break
             at = end
         return at
+
+    def _connect_answer(self, data: bytes, at: int) -> ConnectAnswer | None:
+        """The answer to `connect`, if all of it stands at `at` as the switch writes it: 190 headers of a channel, and then
+        those of a reply. From these its end is found, without a look at every line."""
+        mark = data.find(_ANSWERS_CONNECT, at) if data.startswith(b"Event-Name: ", at) else -1
+        end = data.find(b"\n\n", mark + 1) if mark >= 0 else -1
+        if end < 0 or end - at >= self._most_head:
+            return None
+        head = data[at : end + 1]
+        folded = head.lower()
+        usual = folded.find(b"\ncontent-") == mark - at and folded.find(b"\ncontent-length:", mark - at) < 0
+        if not usual or b"\r" in head or not _all_have_colons(head):
+            return None
+        return ConnectAnswer(b"\n" + head, len(head))
 
     def _next(self) -> Message | None:
         if not self._head:
@@ -166,8 +183,7 @@ def _fields(head: bytes) -> dict[bytes, bytes]:
 
     Raises: RemoteProtocolError: a line has no colon, or two lines disagree about the length of the body.
     """
-    marks = head.translate(None, _ALL_BUT_MARKS)  # what is left are the colons, line by line
-    if marks.startswith(b"\n") or b"\n\n" in marks:
+    if not _all_have_colons(head):
         odd = next(line for line in head.split(b"\n") if b":" not in line)
         raise RemoteProtocolError(f"header line without a colon: {odd[:80]!r}")
     folded = b"\n" + head.lower()  # so that every name has a newline in front; `head` is one byte behind
@@ -182,6 +198,12 @@ def _fields(head: bytes) -> dict[bytes, bytes]:
         if len(lengths) > 1:
             raise RemoteProtocolError(f"several Content-Lengths in one block: {sorted(lengths)[:2]!r}")
     return fields
+
+
+def _all_have_colons(head: bytes) -> bool:
+    """Whether every line has one; a blank line has none."""
+    marks = head.translate(None, _ALL_BUT_MARKS)  # what is left are the colons, line by line
+    return not marks.startswith(b"\n") and b"\n\n" not in marks
 
 
 def _value(head: bytes, at: int, name: bytes) -> bytes:
