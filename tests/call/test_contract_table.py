@@ -23,6 +23,7 @@ from dueto.call.events import (
 )
 from dueto.errors import CallEnded, Interrupted, NotCapable
 from dueto.sim import Caller, Endpoint, Faults, Line, run_virtual
+from dueto.wire.esl import Event
 
 RULES = CallRules()
 PARK = [("park", "")]
@@ -215,6 +216,22 @@ async def test_whatever_proof_of_hangup_comes_first_the_agent_is_told_once_with_
     assert agent.kinds().count(HungUp) == 1
     assert isinstance(agent[-1], HungUp)
     assert agent[-1].cause == (None if "CHANNEL_HANGUP_COMPLETE" in lost else "NORMAL_CLEARING")
+
+
+@virtually
+async def test_what_the_channel_says_after_its_hangup_reaches_nobody() -> None:
+    agent = Told()
+    async with virtual_desk(agent) as here, here.switch() as switch:
+        call = await switch.place(Caller(script=lasts(5)))
+        await here.until_noted("paired")
+        (session,) = here.desk
+        assert session.control is not None
+        for name, header in (("CHANNEL_HANGUP", ("Hangup-Cause", "USER_BUSY")), ("DTMF", ("DTMF-Digit", "1"))):
+            session.control_event(session.control, Event.from_items([("Event-Name", name), header]))
+        await call.done()
+        await call.released()
+    assert agent.kinds() == [ControlJoined, HungUp]
+    assert "dtmf" not in here.names()
 
 
 @virtually

@@ -1,6 +1,7 @@
 """Prometheus metrics, in base units, fed by the journal alone."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -78,11 +79,15 @@ class Metrics:
         self._to_agent = histogram("hangup_to_agent_seconds", "From the proof of hangup to the agent.", _HANGUP_S)
         self._witness = counters("hangups", "Hangups, by who told first.", "witness")
         self._causes = counters("hangup_causes", "Hangups, by the switch's cause.", "cause")
-        self._frames = counters("frames", "Audio frames, by direction.", "direction")
-        self._frames_up, self._frames_down = self._frames.labels("up"), self._frames.labels("down")
-        self._dropped = counter("audio_dropped_seconds", "Audio that was thrown away because it was late.")
-        self._odd = counter("odd_messages", "Audio messages of another size than the stream's rate says.")
-        self._underruns = counter("underruns", "Gaps in the agent's voice.")
+        frames = counters("frames", "Audio frames, by direction.", "direction")
+        self._totals = (
+            ("frames_up", frames.labels("up"), 1),
+            ("frames_down", frames.labels("down"), 1),
+            ("dropped_ms", counter("audio_dropped_seconds", "Audio that was thrown away because it was late."), 0.001),
+            ("odd_messages", counter("odd_messages", "Audio messages of another size than the stream's rate says."), 1),
+            ("underruns", counter("underruns", "Gaps in the agent's voice."), 1),
+        )
+        "What a call adds when it ends: the name of a field, the counter, how much of it one is."
         self._said = counters("speech_seconds", "Speech of agents: queued, and heard by the caller.", "part")
         self._interruptions = counter("interruptions", "Sentences of agents that were cut off.")
         self._silence = histograms(
@@ -100,7 +105,7 @@ class Metrics:
         self._back = counters("reconnects", "Legs that came back to their call.", "leg")
 
         self._live: dict[str, _Live] = {}
-        self._label: dict[str, _Label] = {}
+        self._label: defaultdict[str, _Label] = defaultdict(_Label)
         self._handlers: dict[str, Callable[[str, Fields], None]] = {
             "control_connected": self._control_connected,
             "media_connected": lambda unique_id, _: self._begin(unique_id),
@@ -223,17 +228,15 @@ class Metrics:
             self._in_state[live.state].dec()
         self._ended.labels(_outcome(live.facts if live else set())).inc()
         self._duration.observe(_number(fields, "duration_s") or 0)
-        self._frames_up.inc(_number(fields, "frames_up") or 0)
-        self._frames_down.inc(_number(fields, "frames_down") or 0)
-        self._dropped.inc((_number(fields, "dropped_ms") or 0) / 1000)
-        self._odd.inc(_number(fields, "odd_messages") or 0)
-        self._underruns.inc(_number(fields, "underruns") or 0)
+        for name, total, unit in self._totals:
+            if fields.get(name):
+                total.inc((_number(fields, name) or 0) * unit)
 
     def _count(self, counters: Family[Counted], **labels: object) -> None:
         counters.labels(*[self._labelled(name, value) for name, value in labels.items()]).inc()
 
     def _labelled(self, name: str, value: object) -> str:
-        return self._label.setdefault(name, _Label())(value)
+        return self._label[name](value)
 
 
 _OUTCOMES = {

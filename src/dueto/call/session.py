@@ -296,12 +296,14 @@ class Session(Reach):
             self.voice.stream_came()
 
     def control_event(self, leg: ControlLeg, event: Event) -> None:
-        """An event of the channel."""
-        self.channel_events.by_leg(leg, event)
+        """An event of the channel. Once the agent knows that it was hung up, and why, none means anything any more."""
+        if self._cause is None or not self.state.told:
+            self.channel_events.by_leg(leg, event)
 
     def control_lingering(self, leg: ControlLeg) -> None:
         """The switch lingers: the channel is gone. It can come before CHANNEL_HANGUP, which brings the cause."""
-        self.happen(phase.ChannelGone(None, "linger"))
+        if not self.ended:
+            self.happen(phase.ChannelGone(None, "linger"))
 
     def control_closed(self, leg: ControlLeg, reason: str) -> None:
         """A control leg ended; only the current one means anything."""
@@ -361,18 +363,13 @@ class Session(Reach):
             self.check_over()
 
     def _perform(self, action: Action, event: phase.Event, before: CallState) -> None:
-        if action in _TELLS:
-            name, told = _TELLS[action]
-            if action is Action.TELL_HELD:
-                told = Held("us" if self.hold.ours else "caller")
-            self.journal(name)
-            if action is Action.TELL_RESUMED:
-                self.hold.over()
-            self.seat.tell(told)
-            if action in (Action.TELL_HELD, Action.TELL_RESUMED):
-                self.voice.pause(self.state.held)
-            return
-        match action:
+        match action:  # what every call comes to stands first
+            case Action.MUTE:
+                self._mute()
+            case Action.TELL_HUNG_UP:
+                self._tell_hung_up(before)
+            case Action.END:
+                self._end(before)
             case Action.EXPECT_MEDIA:
                 self._timers.start("warn", self.house.rules.warn_after_s, phase.WarnTime())
                 if self.house.rules.give_up_after_s > 0:
@@ -397,10 +394,6 @@ class Session(Reach):
                 self.note_state("bridged")
                 self.journal("bridged", other=event.other_id)
                 self.seat.tell(Bridged(event.other_id))
-            case Action.TELL_HUNG_UP:
-                self._tell_hung_up(before)
-            case Action.MUTE:
-                self._mute()
             case Action.UNMUTE:
                 self.note_state("agent")
                 self._pause_stream("resume")
@@ -429,8 +422,19 @@ class Session(Reach):
             case Action.HANG_UP if isinstance(event, phase.HangupAsked):
                 self.conduct.cause(event.cause)
                 self._start("hang up", self.conduct.hang_up)
-            case Action.END:
-                self._end(before)
+            case _ if action in _TELLS:
+                self._tell(action)
+
+    def _tell(self, action: Action) -> None:
+        name, told = _TELLS[action]
+        if action is Action.TELL_HELD:
+            told = Held("us" if self.hold.ours else "caller")
+        self.journal(name)
+        if action is Action.TELL_RESUMED:
+            self.hold.over()
+        self.seat.tell(told)
+        if action in (Action.TELL_HELD, Action.TELL_RESUMED):
+            self.voice.pause(self.state.held)
 
     def _end(self, before: CallState) -> None:
         """No frame passes any more, and no verb begins; the rest, notes included, comes right after the agent's turn.

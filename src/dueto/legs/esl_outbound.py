@@ -57,12 +57,14 @@ _OURS = frozenset(
     {"CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE", "BACKGROUND_JOB", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE"}
 )
 "Events that mean something to the leg itself."
+_NATIVE, _NATIVE_WITHOUT_API = ControlCapabilities("native"), ControlCapabilities("native", api=False)
+_UNKNOWN_CHANNEL = Event(b"\n", 1)
 _Waiter = asyncio.Future[Reply | ApiResponse]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class OutboundOptions:
-    """How a control leg is opened."""
+    """How a control leg is opened. (Compared by identity: what they come to is worked out once for all legs.)"""
 
     linger_s: int = 10
     "How long the switch keeps the socket after the hangup at most; we let go earlier."
@@ -85,8 +87,8 @@ class OutboundLeg(asyncio.Protocol):
 
     def __init__(self, door: ControlDoor, options: OutboundOptions) -> None:
         self.unique_id = ""
-        self.channel = Event(b"\n", 1)
-        self.capabilities = ControlCapabilities("native")
+        self.channel = _UNKNOWN_CHANNEL
+        self.capabilities = _NATIVE
         self.peer = ""
         self.closed = False
         self._door = door
@@ -362,7 +364,7 @@ class OutboundLeg(asyncio.Protocol):
         self.unique_id = self.channel.unique_id
         if not self.unique_id:
             raise RemoteProtocolError("the connect answer has no Unique-ID")
-        self.capabilities = ControlCapabilities("native", api=answer.full)
+        self.capabilities = _NATIVE if answer.full else _NATIVE_WITHOUT_API
         self._door.control_came(self)
 
     def _exit(self) -> None:
