@@ -364,8 +364,6 @@ class Session(Reach):
 
     def _perform(self, action: Action, event: phase.Event, before: CallState) -> None:
         match action:  # what every call comes to stands first
-            case Action.MUTE:
-                self._mute()
             case Action.TELL_HUNG_UP:
                 self._tell_hung_up(before)
             case Action.END:
@@ -394,6 +392,8 @@ class Session(Reach):
                 self.note_state("bridged")
                 self.journal("bridged", other=event.other_id)
                 self.seat.tell(Bridged(event.other_id))
+            case Action.MUTE:
+                self._mute()
             case Action.UNMUTE:
                 self.note_state("agent")
                 self._pause_stream("resume")

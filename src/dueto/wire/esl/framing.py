@@ -127,8 +127,8 @@ class Decoder:
         return at
 
     def _connect_answer(self, data: bytes, at: int) -> ConnectAnswer | None:
-        """The answer to `connect`, if all of it stands at `at` as the switch writes it: 190 headers of a channel, and then
-        those of a reply. From these its end is found, without a look at every line."""
+        """Return the answer to `connect`, if it stands whole at `at` as the switch writes it: 190 headers of a channel,
+        then those of a reply. From these its end is found, without a look at every line."""
         mark = data.find(_ANSWERS_CONNECT, at) if data.startswith(b"Event-Name: ", at) else -1
         end = data.find(b"\n\n", mark + 1) if mark >= 0 else -1
         if end < 0 or end - at >= self._most_head:
