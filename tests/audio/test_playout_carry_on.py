@@ -108,3 +108,23 @@ def test_a_ticker_that_comes_about_in_time_carries_on(late_ms: int) -> None:
     assert ledger.carry_on(5.02 + late_ms / 1000) == piece(1, 0)
     assert ledger.carry_on(5.1) is None  # two are due and more
     assert ledger.sent_ms == LEAD_MS + 20
+
+
+def test_the_lane_gives_a_sentences_frames_while_the_far_end_holds_what_the_lead_has_to() -> None:
+    ledger = Playout(RATE_HZ, lead_ms=LEAD_MS)
+    utterance = ledger.open()
+    ledger.add(utterance, piece(20, 0))
+    assert len(ledger.due(5.0)) == LEAD_MS // 20
+    assert ledger.carry_on(5.02) is not None
+    ledger.open_voice_lane(0.1, 0.04)
+    assert ledger.voice_lane.next(5.04) is None  # it holds so little that two were due
+    ledger.open_voice_lane(0.145, 0.04)
+    assert ledger.voice_lane.next(5.034) is None  # more is ahead than it holds
+    assert ledger.voice_lane.next(5.036) == ledger.voice_lane.next(5.056) == piece(1, 0)
+    assert ledger.voice_lane.next(5.116) is None  # it holds more than it can
+    assert ledger.sent_ms == LEAD_MS + 60
+    ledger.add(utterance, piece(2, 0))
+    assert ledger.voice_lane.next(5.076) is not None
+    ledger.clear(5.08, drops_sent=True)
+    assert ledger.voice_lane.next(5.096) is None
+    assert ledger.heard_ms(utterance, 6.0) == 80

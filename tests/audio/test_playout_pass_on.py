@@ -113,7 +113,8 @@ def test_the_lane_takes_frames_that_come_in_time_and_no_others() -> None:
     assert [ledger.lane.takes(len(FRAME), 5.02) for _ in range(4)] == [True, True, True, False]  # too far ahead
     assert ledger.sent_ms == 100
     assert live.sent_ms == live.queued_ms == 100
-    assert not ledger.lane.takes(len(FRAME), 5.1)  # somebody has asked, so it is closed
+    ledger.open()
+    assert not ledger.lane.takes(len(FRAME), 5.1)  # something has changed, so it is closed
 
 
 def test_a_frame_is_passed_on_when_nothing_waits_and_it_fits_within_the_lead() -> None:

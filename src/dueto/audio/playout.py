@@ -24,7 +24,7 @@ import math
 from collections import deque
 from typing import Final
 
-from dueto.audio.lane import CLOSED, Lane
+from dueto.audio.lane import CLOSED, Lane, VoiceLane
 from dueto.audio.utterance import Span, Utterance
 from dueto.errors import LocalProtocolError
 
@@ -90,7 +90,9 @@ class Playout:
         self._ahead_s = self._lead_s + EARLY_S - self._frame_s  # a frame that starts no later than this may go
         self._warm_up_s = warm_up_ms / 1000
         self.lane = Lane(self._frame_s, min(LIVE_AHEAD_S + self._warm_up_s, self._ahead_s))
-        "Where the frames of a live utterance go that is all there is; open by `open_lane`, until anything is asked."
+        "Where the frames of a live utterance go that is all there is; open by `open_lane`, until anything changes."
+        self.voice_lane = VoiceLane(self._frame_s)
+        "Where those of a bursty one come from that plays on; open by `open_voice_lane`, until anything changes."
         self._start = self._bytes(max(start_ms, warm_up_ms))
         self._rearm = self._bytes(max(rearm_ms, warm_up_ms))
         self._live_start = self._bytes(warm_up_ms)
@@ -117,24 +119,25 @@ class Playout:
     @property
     def sent_ms(self) -> int:
         """What has been sent over the call's life, without the silence that fills up last frames."""
-        self.close_lane()
+        self._write_down()
         return self._sent * 1000 // self._bytes_per_s
 
     @property
     def waiting_ms(self) -> int:
         """What is still to be sent, all utterances together."""
+        self._write_down()
         return self._waiting * 1000 // self._bytes_per_s
 
     @property
     def plays_until(self) -> float:
         """When the far end has played all it was sent, silence that makes up for a warm-up included."""
-        self.close_lane()
+        self._write_down()
         return self._play_until
 
     @property
     def sounds_until(self) -> float:
         """When the last of what was sent ends at the caller; in the past: it is silent."""
-        self.close_lane()
+        self._write_down()
         return self._play_until - self._padding_s
 
     def open(self, *, live: bool = False, interruptible: bool = True) -> Utterance:
@@ -144,7 +147,7 @@ class Playout:
         """
         if len(self._order) >= MAX_OPEN:
             raise LocalProtocolError(f"{MAX_OPEN} utterances are open and not finished")
-        self.close_lane()
+        self.close_lanes()
         utterance = Utterance(self._next_id, live, interruptible, self._bytes_per_s)
         utterance._held |= self._live_start > 0
         utterance._kept = deque(maxlen=self._kept_frames)
@@ -160,7 +163,10 @@ class Playout:
         Raises: LocalProtocolError: it is finished or cleared, or (not live) more than `max_queued_ms` would wait;
             nothing was queued.
         """
-        self.close_lane()
+        if utterance.live:
+            self.close_lanes()
+        else:  # more of what plays on, or of what comes after it
+            self._write_down()
         if utterance.cleared or utterance.finished:
             raise LocalProtocolError(f"{utterance!r} takes no more audio")
         size = len(pcm) if isinstance(pcm, bytes | bytearray) else pcm.nbytes
@@ -186,7 +192,7 @@ class Playout:
 
         True: it counts as sent, send it. False: nothing has changed; `add` it.
         """
-        self.close_lane()
+        self.close_lanes()
         size = len(frame)
         if size != self._frame_bytes or not self._has_the_stage(utterance):
             return False
@@ -227,19 +233,45 @@ class Playout:
             self.lane.until_s = self._play_until
             self.lane.frame_bytes = self._frame_bytes
 
-    def close_lane(self) -> None:
-        """Write down what went by `lane`. Everything that is asked here begins so."""
-        lane = self.lane
-        if lane.frame_bytes == CLOSED:
+    def open_voice_lane(self, held_s: float, slack_s: float) -> None:
+        """After `carry_on` gave a frame: let those that follow come from `voice_lane`, at a fraction of the cost.
+
+        `held_s`: what the far end still has, by its own count, whenever one of them falls due. That is what the lead
+        has to hold, as if `carry_on` was told the difference to this account as its lag: from 0 to `slack_s`.
+        """
+        if len(self._spans) != 1 or abs(held_s - self._ahead_s) > STEADY_S - _DUST_S:
             return
-        lane.frame_bytes = CLOSED
-        size, lane.noted = (lane.frames - lane.noted) * self._frame_bytes, lane.frames
+        utterance, least_s = self._spans[0].utterance, max(held_s - slack_s, NEAR_SILENCE_S)
+        self.voice_lane.open(utterance._frames, utterance._kept, self._play_until, least_s + _DUST_S, held_s - _DUST_S)
+
+    def close_lanes(self) -> None:
+        """Write down what went by the lanes, and let no more pass. Everything that changes anything begins so."""
+        self._write_down()
+        self.lane.frame_bytes = CLOSED
+        self.voice_lane.close()
+
+    def _write_down(self) -> None:
+        """Write down what went by the lanes. Every answer begins so."""
+        lane, voices = self.lane, self.voice_lane
+        if lane.frames != lane.noted:
+            size, lane.noted = (lane.frames - lane.noted) * self._frame_bytes, lane.frames
+            utterance = self._passed(lane.until_s, size)
+            utterance._queued += size
+        elif voices.taken != voices.noted:
+            size, voices.noted = (voices.taken - voices.noted) * self._frame_bytes, voices.taken
+            utterance = self._spans[-1].utterance
+            size = min(size, utterance._queued - utterance._sent)
+            self._waiting -= size
+            self._passed(voices.until_s, size)
+
+    def _passed(self, until_s: float, size: int) -> Utterance:
+        """Account for what follows the last frame without a gap, by a lane; return whose it is."""
         last = self._spans[-1]
-        self._play_until = last.end_s = lane.until_s
+        self._play_until = last.end_s = until_s
         last.size += size
-        last.utterance._queued += size
         last.utterance._sent += size
         self._sent += size
+        return last.utterance
 
     def catches_up(self, utterance: Utterance, frame: bytes, now: float) -> bool:
         """Drop a frame of a live utterance, if that is what it takes to be live again.
@@ -247,7 +279,7 @@ class Playout:
         After a stall everything comes at once, and as live audio neither stops nor plays faster, what stands ahead of
         the caller's ear then would stand there for the rest of the call. True: dropped, and counted; not to be added.
         """
-        self.close_lane()
+        self.close_lanes()
         if not utterance.live or not self._order or self._order[0] is not utterance or not self._stands(now):
             return False
         utterance._dropped += len(frame)
@@ -267,7 +299,7 @@ class Playout:
         """Nothing more comes: its last frame is filled up with silence. Again, or after a clear: nothing to do."""
         if utterance.finished or utterance.cleared:
             return
-        self.close_lane()
+        self.close_lanes()
         utterance.finished = True
         tail, utterance._tail = utterance._tail, b""
         if len(tail) % 2:  # half a sample can't be played
@@ -293,7 +325,7 @@ class Playout:
         ticker a moment early would send none, and two the next time. `filler_ms`: what the far end, if it is silent,
         plays first. `lag_ms`: by how much it plays later than this account has it; the lead must hold that, too.
         """
-        self.close_lane()
+        self.close_lanes()
         lead_s, ahead_s = self._lead_s + EARLY_S - lag_ms / 1000, self._ahead_s - lag_ms / 1000
         if backlog_ms > 0:
             self._put_back(now, backlog_ms / 1000)
@@ -327,6 +359,7 @@ class Playout:
         It counts as sent; `backlog_ms` and `lag_ms` as there. None: no frame has been touched; ask `due`. Nearly every
         frame of what is said goes this way, at a third of the cost of the other.
         """
+        self.close_lanes()
         order, spans = self._order, self._spans
         if not order or not spans or self._live_start or self._play_until <= now:
             return None
@@ -358,7 +391,7 @@ class Playout:
 
         A frame that was heard in part is heard again from its beginning.
         """
-        self.close_lane()
+        self.close_lanes()
         self._close_spans(now)
         for span in reversed(tuple(self._spans)):
             utterance = span.utterance
@@ -385,7 +418,7 @@ class Playout:
 
         Never too late by this; where it was too early (a turn changed hands), ask again.
         """
-        self.close_lane()
+        self.close_lanes()
         if self._turn(now) is not None:
             return max(now, self._play_until + self._frame_s - self._lead_s)
         if not self._order:
@@ -400,7 +433,7 @@ class Playout:
 
     def heard_ms(self, utterance: Utterance, now: float) -> int:
         """Return how much of `utterance` the caller has heard by `now`; it never shrinks, nor passes `sent_ms`."""
-        self.close_lane()
+        self._write_down()
         if not utterance.cleared:
             heard = utterance._heard
             for span in self._spans:
@@ -415,7 +448,7 @@ class Playout:
         None while that is not known (not finished, or not all sent), and if it was cleared. It still moves to a later
         time when the kernel turns out to hold back what was sent.
         """
-        self.close_lane()
+        self._write_down()
         if utterance.cleared or not utterance.finished or utterance._frames:
             return None
         for span in reversed(self._spans):
@@ -425,7 +458,7 @@ class Playout:
 
     def current(self, now: float) -> Utterance | None:
         """Return the utterance that the caller hears at `now`; None: silence."""
-        self.close_lane()
+        self._write_down()
         for span in self._spans:
             if span.start_s <= now < span.end_s:
                 return None if span.utterance.cleared else span.utterance
@@ -441,7 +474,7 @@ class Playout:
         `drops_sent`: the far end empties its buffer too, so what was sent and not played is never heard. Otherwise it
         will be, and counts as heard; an utterance that was finished and sent to its end then goes on unhurt.
         """
-        self.close_lane()
+        self.close_lanes()
         self.generation += 1
         self._close_spans(now)
         hit = [utterance for utterance in self._order if utterance._frames or not utterance.finished]

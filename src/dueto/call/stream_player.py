@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from dueto.audio import Resampler
 from dueto.audio.playout import Playout, Utterance
+from dueto.call.beats import OFF_BEAT_LAG_MS, PACKET_MS, Beat, Beats
 from dueto.call.player import Outcome, Saying, Silent, Tape, nobody
 from dueto.clock import Clock
 from dueto.errors import Interrupted
@@ -20,14 +21,6 @@ SILENT_AFTER_S = 0.02
 "How long a far end that was told to fall silent still sounds (measured: within 20 ms)."
 SETTLE_S = 0.06
 "mod_audio_fork clears with the channel's next frame: what comes before that would be cleared too."
-PACKET_MS = 20
-"The far end begins to play, out of silence, when its next packet is due."
-OFF_BEAT_LAG_MS = 40
-"That, and a round of the ticker, which is in no step with the far end."
-BEAT_S = 0.03
-"The switch's frames beat the time while they come no further apart than this; else the ticker does."
-STALE_S = 0.003
-"A beat that comes so soon after the first frame was on its way already when that was sent."
 MARK_S = 0.5
 "How much later than the ledger thinks a mark may be told: then it is taken for lost, as resampling loses them."
 
@@ -78,10 +71,6 @@ class _Streamed(Outcome):
         return self.utterance.began_at
 
 
-Beats = Callable[[Callable[[bytes], object]], Callable[[], None]]
-"Has something called with each frame of the caller's, until what is returned is called."
-
-
 class StreamPlayer:
     """Frames down a stream, paced by the ledger. What fits within the lead goes out in the same turn of the loop.
 
@@ -128,12 +117,8 @@ class StreamPlayer:
         "With so much ahead of the caller's ear, the lead is full but for what the ticker is about to send."
         self._backlog_at = 0.0
         self._beats = beats
+        self._beat = Beat(clock, self._ledger, self._turn)
         self._off_beat: Callable[[], None] | None = None
-        self._beat_at = self._beats_until = float("-inf")
-        self._began_at = float("-inf")
-        "When something was last sent out of silence."
-        self._unplayed_ms = 0.0
-        "What of ours the far end has still to begin to play, by its beats; lost ones make it too much."
         self._paused = False
         self._settled_at = 0.0
         self._marks = 0
@@ -146,7 +131,7 @@ class StreamPlayer:
     @property
     def frames_sent(self) -> int:
         """How many frames of 20 ms went down."""
-        return self._frames_sent + self._lane.frames
+        return self._frames_sent + self._lane.frames + self._ledger.voice_lane.taken
 
     @property
     def tape(self) -> Tape | None:
@@ -156,7 +141,7 @@ class StreamPlayer:
     @tape.setter
     def tape(self, tape: Tape | None) -> None:
         self._tape = (tape, Resampler(self._down_hz, self._rate_hz)) if tape is not None else None
-        self._ledger.close_lane()
+        self._ledger.close_lanes()
 
     @property
     def generation(self) -> int:
@@ -297,6 +282,7 @@ class StreamPlayer:
     def release(self) -> None:
         """Nothing of the call goes on: let go of it."""
         self._media, self._beats, self._send_down = nobody, None, _nowhere
+        self._beat.release()
 
     def stream_came(self) -> None:
         """A new stream: go on."""
@@ -319,12 +305,12 @@ class StreamPlayer:
         """From now on every frame has to ask again."""
         self._audible = audible
         self._send_down = _nowhere
-        self._ledger.close_lane()
+        self._ledger.close_lanes()
 
     def pause(self, paused: bool) -> None:
         """Keep the queue, send nothing."""
         self._paused = paused
-        self._ledger.close_lane()
+        self._ledger.close_lanes()
         if not paused:
             self._wake()
 
@@ -335,37 +321,24 @@ class StreamPlayer:
 
     def _wake(self) -> None:
         """There is something to do, now and again."""
-        self._ticker.add(self._tick)
+        self._ticker.add(self._beat.tick)
         if self._beats is not None and self._off_beat is None:
-            self._off_beat = self._beats(self._beat)
-            self._unplayed_ms = max(self._ledger.plays_until - self._clock(), 0.0) * 1000
+            self._off_beat = self._beats(self._beat.take)
+            self._beat.unplayed_ms = max(self._ledger.plays_until - self._clock(), 0.0) * 1000
 
-    def _beat(self, frame: bytes) -> None:
-        """A frame of the caller's: the far end has just played one of ours."""
-        now = self._clock()
-        since_s, self._beat_at = now - self._beat_at, now
-        if now - self._began_at >= STALE_S:
-            self._unplayed_ms = max(self._unplayed_ms - PACKET_MS, 0.0)
-        if since_s < BEAT_S / 3:  # in a bundle, or after a stall
-            return
-        if since_s < BEAT_S:
-            self._beats_until = now + BEAT_S
-        self._round(now)
-
-    def _tick(self, now: float) -> bool:
-        return now < self._beats_until or self._round(now)
-
-    def _round(self, now: float) -> bool:
+    def _turn(self, now: float) -> bool:
+        """A beat, or the ticker: send what is due. Returns whether there is more to come."""
         media, backlog_ms = self._media(), 0.0
         if media is not None and now - self._backlog_at >= BACKLOG_EVERY_S:
             self._backlog_at = now
             backlog_ms = media.backlog_bytes() / self._wire_bytes_per_ms
         if media is not None and self._raw and len(self._sayings) == 1 and not self._more_to_see_to(now):
-            frame = self._ledger.carry_on(now, backlog_ms, lag_ms=self._lag_ms(now))
+            frame = self._ledger.carry_on(now, backlog_ms, lag_ms=self._beat.lag_ms(now))
             if frame is not None:  # nearly always
                 media.send_audio(frame)
                 self._frames_sent += 1
-                self._unplayed_ms += PACKET_MS
+                self._beat.unplayed_ms += PACKET_MS
+                self._beat.open_lane(now, media.send_audio, self._backlog_at + BACKLOG_EVERY_S)
                 return True
         return self._pump(now, backlog_ms, ticks=True)
 
@@ -383,13 +356,11 @@ class StreamPlayer:
                 backlog_ms,  # counts once, when it was measured
                 ticks=ticks,
                 filler_ms=media.filler_ms,
-                lag_ms=PACKET_MS if begins else self._lag_ms(now),
+                lag_ms=PACKET_MS if begins else self._beat.lag_ms(now),
             )
             if begins and frames:
-                self._began_at = now
-                self._unplayed_ms = media.filler_ms
-                self._beats_until = now + BEAT_S if self._beats is not None else now
-            self._unplayed_ms += len(frames) * self._dialect.frame_ms
+                self._beat.begins(now, media.filler_ms, beats=self._beats is not None)
+            self._beat.unplayed_ms += len(frames) * self._dialect.frame_ms
             self._send(media, frames)
             if frames and self._dialect.marks:
                 self._mark_the_last(media)
@@ -414,16 +385,6 @@ class StreamPlayer:
             self._off_beat()
             self._off_beat = None
         return busy
-
-    def _lag_ms(self, now: float) -> float:
-        """How much longer than the ledger thinks the far end sounds: with the packet that it has begun to play."""
-        if now >= self._beats_until:
-            return OFF_BEAT_LAG_MS
-        ahead_ms = max(self._ledger.plays_until - now, 0.0) * 1000
-        lag_ms = PACKET_MS + self._unplayed_ms - ahead_ms
-        if lag_ms > OFF_BEAT_LAG_MS:  # beats were lost
-            self._unplayed_ms, lag_ms = ahead_ms, PACKET_MS
-        return max(lag_ms, 0.0)
 
     def _send(self, media: MediaLeg, frames: list[bytes]) -> None:
         if self._dialect.text is None:
