@@ -401,6 +401,7 @@ class ControlServer:
     def __init__(self, door: ControlDoor, options: OutboundOptions) -> None:
         self._door = door
         self._options = options
+        self._after_connect = replace(options, connect_said=True)
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -416,9 +417,8 @@ class ControlServer:
     async def adopt(self, sock: socket.socket) -> None:
         """Serve a connection that another process accepted, and on which it said `connect` (`handover.mark_of`)."""
         keep_alive(sock)
-        options = replace(self._options, connect_said=True)
         loop = asyncio.get_running_loop()
-        await aiofastnet.connect_accepted_socket(loop, lambda: OutboundLeg(self._door, options), sock)
+        await aiofastnet.connect_accepted_socket(loop, lambda: OutboundLeg(self._door, self._after_connect), sock)
 
     async def stop_listening(self) -> None:
         """Accept nobody any more; connections that are up live on."""
