@@ -162,6 +162,7 @@ class OutboundLeg(asyncio.Protocol):
             self._end(f"protocol error: {fault}")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         self._read_later()
         if not self._reason:
             self._reason = f"connection lost: {exc}" if exc is not None else "end of stream"
@@ -175,7 +176,7 @@ class OutboundLeg(asyncio.Protocol):
         self._replies.clear()
         self._executions.fail(error)
         self._jobs.fail(error)
-        sink, self._sink, self._transport = self._sink, None, None
+        sink, self._sink = self._sink, None
         if sink is not None:
             sink.control_closed(self, self._reason)
 
