@@ -96,8 +96,8 @@ class ScriptedProvider:
         self.heard += frame
         self.changed.set()
 
-    def events(self) -> AsyncIterator[ProviderEvent]:
-        return self._told.events()
+    def events(self, speech: Callable[[Spoke], bool] | None = None) -> AsyncIterator[ProviderEvent]:
+        return self._told.events(speech)
 
     def cancel(self) -> None:
         self._note("cancel")

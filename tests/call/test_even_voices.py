@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import event, given
 from hypothesis import strategies as st
 
 from dueto.audio.lane import VoiceLane
-from dueto.call.stream_player import StreamPlayer
+from dueto.call import stream_player
+from dueto.call.stream_player import BACKLOG_EVERY_S, StreamPlayer
 from dueto.wire.media import DIALECTS
 
 RATE_HZ = 8000
@@ -20,7 +22,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.sent: list[bytes | str] = []
-        self.backlog = 0
+        self.backlog = self.asked = 0
 
     def send_audio(self, frame: bytes) -> None:
         self.sent.append(frame)
@@ -29,6 +31,7 @@ class Stream:
         self.sent.append(text)
 
     def backlog_bytes(self) -> int:
+        self.asked += 1
         return self.backlog
 
 
@@ -155,25 +158,48 @@ LATE = st.sampled_from([0.0, 0.0, 0.0, 0.0003, -0.0007, 0.004, -0.006, 0.013, -0
 async def test_frames_that_leave_by_the_lane_are_those_that_would_leave_without_it(
     dialect: str, steps: list[tuple[int, float, tuple[str, int]]]
 ) -> None:
-    calls = short, plain = Call(dialect, lane=True), Call(dialect, lane=False)
-    due = 100.0
-    for number, (frames, late_s, (what, value)) in enumerate([(2, 0.0, ("add", 60)), *steps]):
-        for turn in range(frames):
-            due += 0.02013
+    with patch.object(stream_player, "CALM_S", BACKLOG_EVERY_S):  # to be asked less often is the lane's own
+        calls = short, plain = Call(dialect, lane=True), Call(dialect, lane=False)
+        due = 100.0
+        for number, (frames, late_s, (what, value)) in enumerate([(2, 0.0, ("add", 60)), *steps]):
+            for turn in range(frames):
+                due += 0.02013
+                for call in calls:
+                    call.now = max(due + (late_s if turn == 0 else 0.0), call.now)
+                    call.does("beat", 0, number)
+                    if (turn + number) % 3:
+                        call.now += 0.0031
+                        call.does("tick", 0, number)
             for call in calls:
-                call.now = max(due + (late_s if turn == 0 else 0.0), call.now)
-                call.does("beat", 0, number)
-                if (turn + number) % 3:
-                    call.now += 0.0031
-                    call.does("tick", 0, number)
-        for call in calls:
-            call.does(what, value, number)
-        if what == "ask":
-            assert short.told() == plain.told()
-        assert (short.stream.sent if short.stream else short.sent) == (
-            plain.stream.sent if plain.stream else plain.sent
-        )
+                call.does(what, value, number)
+            if what == "ask":
+                assert short.told() == plain.told()
+            assert (short.stream.sent if short.stream else short.sent) == (
+                plain.stream.sent if plain.stream else plain.sent
+            )
     assert short.told() == plain.told()
     lane: VoiceLane = short.player._ledger.voice_lane
     assert plain.player._ledger.voice_lane.taken == 0
     event(f"{min(lane.taken, 3)} frames or more by the lane")
+
+
+async def test_the_kernel_is_asked_less_often_while_frames_come_evenly_and_at_once_when_one_is_late() -> None:
+    call = Call("audio_stream-binary", lane=True)
+    stream = call.stream
+    assert stream is not None
+    call.does("add", 1000, 0)
+
+    def beats(frames: int, after_s: float = 0.02) -> int:
+        before = stream.asked
+        for turn in range(frames):
+            call.now += after_s if turn == 0 else 0.02
+            call.does("beat", 0, 0)
+        return stream.asked - before
+
+    beats(20)
+    asked = [beats(50), beats(1, 0.11), beats(1, 0.11)]
+    assert 3 <= asked[0] <= 5
+    assert asked[1:] == [1, 1]
+    stream.backlog = 16 * 100
+    beats(50)
+    assert beats(50) >= 8  # twice as often

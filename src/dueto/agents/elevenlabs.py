@@ -11,7 +11,7 @@ A conversation can't be taken up again: when its connection breaks, it has faile
 import asyncio
 import functools
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr
@@ -116,9 +116,9 @@ class ElevenLabs:
             audio = ulaw_encode(frame) if self._hears_ulaw else frame
             self._link.send_audio(wire.user_audio_chunk(audio), FRAME_MS)
 
-    def events(self) -> AsyncIterator[ProviderEvent]:
+    def events(self, speech: Callable[[Spoke], bool] | None = None) -> AsyncIterator[ProviderEvent]:
         """What it tells, in order. Raises: ProviderFailed."""
-        return self._told.events()
+        return self._told.events(speech)
 
     def cancel(self) -> None:
         """Drop what still comes of what it is saying: it can't be stopped by us."""

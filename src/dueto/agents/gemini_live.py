@@ -10,7 +10,7 @@ import functools
 import math
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
@@ -147,9 +147,9 @@ class GeminiLive:
             self._pause_timer = None
             self._session.send(wire.AUDIO_STREAM_END)
 
-    def events(self) -> AsyncIterator[ProviderEvent]:
+    def events(self, speech: Callable[[Spoke], bool] | None = None) -> AsyncIterator[ProviderEvent]:
         """What it tells, in order. Raises: ProviderFailed."""
-        return self._told.events()
+        return self._told.events(speech)
 
     def cancel(self) -> None:
         """Drop what still comes of what it is saying."""

@@ -8,7 +8,7 @@ import asyncio
 import functools
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from ssl import SSLContext
 from typing import Annotated, Any, Final, Literal
@@ -97,9 +97,9 @@ class OpenAIRealtime:
         session.link.send_audio(wire.append(ulaw_encode(frame) if self.hears_hz == 8000 else frame))
         session.sent_ms += 20
 
-    def events(self) -> AsyncIterator[ProviderEvent]:
+    def events(self, speech: Callable[[Spoke], bool] | None = None) -> AsyncIterator[ProviderEvent]:
         """What the model says and asks for."""
-        return self._told.events()
+        return self._told.events(speech)
 
     @property
     def dropped_ms(self) -> int:

@@ -149,9 +149,11 @@ class VoiceProvider(Protocol):
         """Take 20 ms of the caller: L16 mono at `hears_hz`. Fifty times a second: no task, no wait."""
         ...
 
-    def events(self) -> AsyncIterator[ProviderEvent]:
+    def events(self, speech: Callable[[Spoke], bool] | None = None) -> AsyncIterator[ProviderEvent]:
         """What the provider tells, in order; ends when the provider ended the conversation of its own accord.
 
+        `speech` is asked first about a piece of speech before which nothing waits to be read, in the turn of the loop
+        in which it came: most are more of something, and need wake nobody. True: it took it; False: let it come here.
         Raises: ProviderFailed: it can't go on.
         """
         ...

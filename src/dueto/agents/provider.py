@@ -198,7 +198,7 @@ class _Conversation:
                     self._watch.must_speak()
                 if not opening.greets and (again or before):
                     provider.prompt(again or TAKE_OVER)
-                async for event in provider.events():
+                async for event in provider.events(self._said.more):
                     self._told(provider, event)
                 self._said.finish_all()
                 await self._said.heard()

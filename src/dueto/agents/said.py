@@ -54,11 +54,17 @@ class Said:
         return (Line("agent", welcome.text),) if welcome.text else ()
 
     def add(self, provider: VoiceProvider, event: Spoke) -> None:
-        """Another piece; the first of its item begins an utterance."""
+        """A piece; the first of its item begins an utterance."""
+        if not self.more(event):
+            self._begin(provider, event.item_id).add(event.pcm)
+
+    def more(self, event: Spoke) -> bool:
+        """Add a piece, if it is not the first of its item."""
         item = self._items.get(event.item_id)
         if item is None:
-            item = self._begin(provider, event.item_id)
+            return False
         item.add(event.pcm)
+        return True
 
     def finish(self, item_id: str) -> None:
         """Nothing more of that utterance comes."""

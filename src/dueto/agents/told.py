@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from dueto.agents.ports import ProviderEvent, Spoke
@@ -16,11 +16,12 @@ MAX_WAITING_BYTES: Final = 32 << 20
 class Told:
     """Between a provider's wire and the agent: `put` in the turn of the loop in which it came, read by `events`."""
 
-    __slots__ = ("_events", "_failure", "_over", "_provider", "_speech_bytes", "_waiter")
+    __slots__ = ("_events", "_failure", "_over", "_provider", "_speech", "_speech_bytes", "_waiter")
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self._events: deque[ProviderEvent] = deque()
+        self._speech: Callable[[Spoke], bool] | None = None
         self._speech_bytes = 0
         self._over = False
         self._failure: ProviderFailed | None = None
@@ -31,6 +32,8 @@ class Told:
         if self._over:
             return
         if isinstance(event, Spoke):
+            if self._speech is not None and self._all_read and self._speech(event):
+                return
             self._speech_bytes += len(event.pcm)
         self._events.append(event)
         if len(self._events) > MAX_WAITING_EVENTS or self._speech_bytes > MAX_WAITING_BYTES:
@@ -54,8 +57,9 @@ class Told:
         """Whether nothing more comes."""
         return self._over
 
-    async def events(self) -> AsyncIterator[ProviderEvent]:
-        """Yield the events. One reader. Raises: ProviderFailed."""
+    async def events(self, speech: Callable[[Spoke], bool] | None = None) -> AsyncIterator[ProviderEvent]:
+        """Yield the events. One reader. `speech`: as in `VoiceProvider.events`. Raises: ProviderFailed."""
+        self._speech = speech
         while True:
             while self._events:
                 event = self._events.popleft()
@@ -72,6 +76,11 @@ class Told:
             finally:
                 self._waiter = None
 
+    @property
+    def _all_read(self) -> bool:
+        """Whether the reader has taken all there was, and waits."""
+        return self._waiter is not None and not self._waiter.done()
+
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self._waiter is not None and self._all_read:
             self._waiter.set_result(None)

@@ -17,6 +17,11 @@ from dueto.wire.media.audio_fork import read_mark, set_mark
 
 BACKLOG_EVERY_S = 0.1
 "How often the kernel is asked what it still holds: a system call, so not for every frame."
+CALM_S = 0.25
+"""The same while it holds little and the caller's frames come evenly: a network that stalls holds them up, too, and the
+first that is late has it asked. What is left is the way down alone that is stuck."""
+FEW_MS = 60
+"So little that it holds: not acknowledged yet, no more."
 SILENT_AFTER_S = 0.02
 "How long a far end that was told to fall silent still sounds (measured: within 20 ms)."
 SETTLE_S = 0.06
@@ -115,7 +120,7 @@ class StreamPlayer:
         self._audible = True
         self._full_s = (dialect.lead_ms - OFF_BEAT_LAG_MS - 2 * dialect.frame_ms) / 1000
         "With so much ahead of the caller's ear, the lead is full but for what the ticker is about to send."
-        self._backlog_at = 0.0
+        self._backlog_at = self._calm_until = 0.0
         self._beats = beats
         self._beat = Beat(clock, self._ledger, self._turn)
         self._off_beat: Callable[[], None] | None = None
@@ -332,13 +337,14 @@ class StreamPlayer:
         if media is not None and now - self._backlog_at >= BACKLOG_EVERY_S:
             self._backlog_at = now
             backlog_ms = media.backlog_bytes() / self._wire_bytes_per_ms
+            self._calm_until = now + (CALM_S if backlog_ms <= FEW_MS else BACKLOG_EVERY_S)
         if media is not None and self._raw and len(self._sayings) == 1 and not self._more_to_see_to(now):
             frame = self._ledger.carry_on(now, backlog_ms, lag_ms=self._beat.lag_ms(now))
             if frame is not None:  # nearly always
                 media.send_audio(frame)
                 self._frames_sent += 1
                 self._beat.unplayed_ms += PACKET_MS
-                self._beat.open_lane(now, media.send_audio, self._backlog_at + BACKLOG_EVERY_S)
+                self._beat.open_lane(now, media.send_audio, self._calm_until)
                 return True
         return self._pump(now, backlog_ms, ticks=True)
 

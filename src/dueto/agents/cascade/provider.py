@@ -5,7 +5,7 @@ while the second is being written, and a caller who speaks again stops all of it
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
@@ -96,9 +96,9 @@ class Cascade:
                     self._told.put(CallerStopped(self._hearing.pause_ms))
                     self._take(happening.pcm)
 
-    def events(self) -> AsyncIterator[ProviderEvent]:
+    def events(self, speech: Callable[[Spoke], bool] | None = None) -> AsyncIterator[ProviderEvent]:
         """What is said, and asked for."""
-        return self._told.events()
+        return self._told.events(speech)
 
     def cancel(self) -> None:
         """Stop thinking and speaking. Tools that run already run on: what they do is done."""
