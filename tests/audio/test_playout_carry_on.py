@@ -119,7 +119,7 @@ def test_the_lane_gives_a_sentences_frames_while_the_far_end_holds_what_the_lead
     ledger.open_voice_lane(0.1, 0.04)
     assert ledger.voice_lane.next(5.04) is None  # it holds so little that two were due
     ledger.open_voice_lane(0.145, 0.04)
-    assert ledger.voice_lane.next(5.034) is None  # more is ahead than it holds
+    assert ledger.voice_lane.next(5.02) is None  # the lead is full
     assert ledger.voice_lane.next(5.036) == ledger.voice_lane.next(5.056) == piece(1, 0)
     assert ledger.voice_lane.next(5.116) is None  # it holds more than it can
     assert ledger.sent_ms == LEAD_MS + 60

@@ -237,12 +237,13 @@ class Playout:
         """After `carry_on` gave a frame: let those that follow come from `voice_lane`, at a fraction of the cost.
 
         `held_s`: what the far end still has, by its own count, whenever one of them falls due. That is what the lead
-        has to hold, as if `carry_on` was told the difference to this account as its lag: from 0 to `slack_s`.
+        has to hold, as if `carry_on` was told the difference to this account as its lag: up to `slack_s`.
         """
         if len(self._spans) != 1 or abs(held_s - self._ahead_s) > STEADY_S - _DUST_S:
             return
-        utterance, least_s = self._spans[0].utterance, max(held_s - slack_s, NEAR_SILENCE_S)
-        self.voice_lane.open(utterance._frames, utterance._kept, self._play_until, least_s + _DUST_S, held_s - _DUST_S)
+        utterance, least_s = self._spans[0].utterance, max(held_s - slack_s, NEAR_SILENCE_S) + _DUST_S
+        most_s = self._ahead_s + STEADY_S - _DUST_S  # where this account is ahead of the far end's, it is what counts
+        self.voice_lane.open(utterance._frames, utterance._kept, self._play_until, least_s, most_s)
 
     def close_lanes(self) -> None:
         """Write down what went by the lanes, and let no more pass. Everything that changes anything begins so."""
