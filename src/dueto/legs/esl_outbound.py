@@ -1,7 +1,6 @@
 """The native control leg: FreeSWITCH's outbound event socket on asyncio. Nothing polls; every wait has a deadline."""
 
 import asyncio
-import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -96,7 +95,8 @@ class OutboundLeg(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
-        self._replies: deque[_Waiter] = deque()
+        self._replies: deque[_Waiter | None] = deque()
+        "Who waits for which reply; None: nobody does."
         self._executions = Executions()
         self._jobs = Jobs()
         self._sink: ControlSink | None = None
@@ -124,7 +124,7 @@ class OutboundLeg(asyncio.Protocol):
             return
         opening, commands = _encoded(self._options)
         transport.write(opening)
-        self._replies.extend([self._loop.create_future() for _ in range(commands)])
+        self._replies.extend([None] * commands)
         self._timer = self._loop.call_later(self._options.connect_s, self._give_up)
 
     def data_received(self, data: bytes) -> None:
@@ -170,7 +170,7 @@ class OutboundLeg(asyncio.Protocol):
         self._stop_timer()
         error = LegClosed(f"the control connection ended: {self._reason}")
         for waiter in self._replies:
-            if not waiter.done():
+            if waiter is not None and not waiter.done():
                 waiter.set_exception(error)
                 waiter.exception()  # who waits is told; where nobody waits the loop must not complain
         self._replies.clear()
@@ -199,12 +199,12 @@ class OutboundLeg(asyncio.Protocol):
 
         Raises: LocalProtocolError, LegClosed: nothing was sent, or nobody is left to answer. ReplyTimeout.
         """
-        return _reply(await self._answer(self._send(command), command, timeout_s))
+        return _reply(await self._answer(self._ask(command), command, timeout_s))
 
     async def api(self, command: str, argument: str = "", *, timeout_s: float = 5.0) -> str:
         """Run an api command and return its output, trimmed. Raises: CommandRefused, LegClosed, ReplyTimeout."""
         asked = Api(command, argument)
-        return _output(await self._answer(self._send(asked), asked, timeout_s))
+        return _output(await self._answer(self._ask(asked), asked, timeout_s))
 
     async def job(self, command: str, argument: str = "", *, timeout_s: float = 30.0) -> str:
         """Run an api command as a background job and return its result, trimmed. Safe to cancel.
@@ -230,7 +230,7 @@ class OutboundLeg(asyncio.Protocol):
         execution = await self._executions.begin(on_start)
         try:
             command = Execute(application, argument, execution.event_uuid, event_lock)
-            waiter = self._send(command)
+            waiter = self._ask(command)
             execution.sent = True
             reply = _reply(await self._answer(waiter, command, 5.0))
             if not reply.ok:
@@ -245,14 +245,15 @@ class OutboundLeg(asyncio.Protocol):
 
     def post(self, command: Command) -> None:
         """Send `command`; its reply is dropped when it comes. Raises: LocalProtocolError: nothing was sent."""
-        with contextlib.suppress(LegClosed):
-            self._send(command)
+        data, transport = command.encode(), self._speaking
+        if transport is not None:
+            self._say(transport, data, None)
 
     async def break_all(self) -> None:
         """`uuid_break UUID all`; the switch sends no event for what it drops, so those resolve shortly after."""
         waiting = self._executions.waiting()
         asked = Api("uuid_break", f"{self.unique_id} all")
-        waiter = self._send(asked)
+        waiter = self._ask(asked)
 
         def broken(waiter: _Waiter) -> None:  # comes with the reply, even if nobody waits for it any more
             if waiter.exception() is None and waiter.result().ok:
@@ -291,16 +292,24 @@ class OutboundLeg(asyncio.Protocol):
 
     # -- inside
 
-    def _send(self, command: Command) -> _Waiter:
-        data = command.encode()
-        if self._ending or self._exiting or self._transport is None:
+    @property
+    def _speaking(self) -> asyncio.Transport | None:
+        """The transport, as long as anything may be said."""
+        return None if self._ending or self._exiting else self._transport
+
+    def _ask(self, command: Command) -> _Waiter:
+        data, transport = command.encode(), self._speaking
+        if transport is None:
             raise LegClosed(f"the control connection is closed: {self._reason}")
+        waiter: _Waiter = self._loop.create_future()
+        self._say(transport, data, waiter)
+        return waiter
+
+    def _say(self, transport: asyncio.Transport, data: bytes, waiter: _Waiter | None) -> None:
         if len(self._replies) >= MAX_COMMANDS:
             raise LocalProtocolError(f"{MAX_COMMANDS} commands are waiting for a reply")
-        waiter: _Waiter = self._loop.create_future()
-        self._transport.write(data)
+        transport.write(data)
         self._replies.append(waiter)  # replies come in the order of the bytes
-        return waiter
 
     async def _answer(self, waiter: _Waiter, command: Command, timeout_s: float) -> Reply | ApiResponse:
         try:
@@ -315,7 +324,9 @@ class OutboundLeg(asyncio.Protocol):
         elif isinstance(message, Reply | ApiResponse):
             if not self._replies:
                 raise RemoteProtocolError("a reply to no command")
-            self._replies.popleft().set_result(message)
+            waiter = self._replies.popleft()
+            if waiter is not None:
+                waiter.set_result(message)
             if not self.unique_id:
                 self._connect_answered(message)
         elif isinstance(message, DisconnectNotice):
@@ -373,7 +384,7 @@ class OutboundLeg(asyncio.Protocol):
             return
         self._stop_timer()
         self._transport.write(Exit().encode())
-        self._replies.append(self._loop.create_future())
+        self._replies.append(None)
         self._exiting = True
         self._reason = "we let go"
         self._timer = self._loop.call_later(CLOSE_S, self.abort)

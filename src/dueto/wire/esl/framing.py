@@ -58,11 +58,11 @@ class BrokenStream(RemoteProtocolError):
 class Decoder:
     """Cuts the stream into messages. Bytes may come in any pieces; lines may end in LF or CRLF."""
 
-    __slots__ = ("_fault", "_fields", "_head", "_holds", "_inbox", "_length", "_limits", "_most_head")
+    __slots__ = ("_fault", "_fields", "_head", "_holds", "_inbox", "_length", "_limits", "_most_usual")
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or _LIMITS
-        self._most_head = min(self._limits.header_bytes, self._limits.line_bytes)
+        self._most_usual = min(self._limits.header_bytes, self._limits.line_bytes, self._limits.body_bytes)
         self._inbox = Inbox(self._limits)
         self._holds = False  # whether a message has begun in it
         self._head = b""  # a header block whose body is still awaited; what it says is in the next two
@@ -111,7 +111,7 @@ class Decoder:
             if opening := _USUAL(data, at):
                 start, group = opening.end(), opening.lastindex
                 end = start + int(opening[group]) if group else start
-                if end > whole or end - start > self._limits.body_bytes or start - at > self._most_head:
+                if end > whole or end - at > self._most_usual:
                     break
                 if group == 1:
                     messages.append(Event.from_content(data[start - 1 : end]))
@@ -131,7 +131,7 @@ class Decoder:
         then those of a reply. From these its end is found, without a look at every line."""
         mark = data.find(_ANSWERS_CONNECT, at) if data.startswith(b"Event-Name: ", at) else -1
         end = data.find(b"\n\n", mark + 1) if mark >= 0 else -1
-        if end < 0 or end - at >= self._most_head:
+        if end < 0 or end - at >= self._most_usual:
             return None
         head = data[at : end + 1]
         folded = head.lower()
