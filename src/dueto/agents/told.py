@@ -22,6 +22,7 @@ class Told:
         self._provider = provider
         self._events: deque[ProviderEvent] = deque()
         self._speech: Callable[[Spoke], bool] | None = None
+        "Who is asked first, while the reader has taken all there was."
         self._speech_bytes = 0
         self._over = False
         self._failure: ProviderFailed | None = None
@@ -32,7 +33,7 @@ class Told:
         if self._over:
             return
         if isinstance(event, Spoke):
-            if self._speech is not None and self._all_read and self._speech(event):
+            if self._speech is not None and self._speech(event):
                 return
             self._speech_bytes += len(event.pcm)
         self._events.append(event)
@@ -59,7 +60,6 @@ class Told:
 
     async def events(self, speech: Callable[[Spoke], bool] | None = None) -> AsyncIterator[ProviderEvent]:
         """Yield the events. One reader. `speech`: as in `VoiceProvider.events`. Raises: ProviderFailed."""
-        self._speech = speech
         while True:
             while self._events:
                 event = self._events.popleft()
@@ -70,17 +70,13 @@ class Told:
                 raise self._failure
             if self._over:
                 return
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter, self._speech = asyncio.get_running_loop().create_future(), speech
             try:
                 await self._waiter
             finally:
-                self._waiter = None
-
-    @property
-    def _all_read(self) -> bool:
-        """Whether the reader has taken all there was, and waits."""
-        return self._waiter is not None and not self._waiter.done()
+                self._waiter = self._speech = None
 
     def _wake(self) -> None:
-        if self._waiter is not None and self._all_read:
+        self._speech = None
+        if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

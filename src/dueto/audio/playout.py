@@ -169,7 +169,7 @@ class Playout:
             self._write_down()
         if utterance.cleared or utterance.finished:
             raise LocalProtocolError(f"{utterance!r} takes no more audio")
-        size = len(pcm) if isinstance(pcm, bytes | bytearray) else pcm.nbytes
+        size = pcm.nbytes if isinstance(pcm, memoryview) else len(pcm)
         if not utterance.live and self._waiting + size > self._max_queued:
             raise LocalProtocolError(f"more than {self._max_queued * 1000 // self._bytes_per_s} ms would be waiting")
         data = utterance._tail + pcm if utterance._tail else bytes(pcm)
