@@ -20,7 +20,7 @@ from dueto.errors import Interrupted
 from dueto.sim import Caller, Faults, Line, SimCall, Switch, run_virtual, tone
 from dueto.sim.listening import compare, ends_at, sweep
 from dueto.sim.virtual import VirtualTimeLoop
-from dueto.wire.media import AUDIO_FORK_BINARY, DIALECTS, UNICAST, Dialect
+from dueto.wire.media import AUDIO_FORK_BINARY, AUDIO_STREAM_BINARY, DIALECTS, UNICAST, Dialect
 
 MODULES = {name: dialect for name, dialect in DIALECTS.items() if dialect.module}
 "Those that an audio module speaks, whose streams run at a rate of their own."
@@ -138,6 +138,21 @@ def test_a_sweep_is_heard_whole_in_order_without_a_gap(
     assert heard.missing_ms == pytest.approx(0, abs=1)
     assert heard.off_db == pytest.approx(0, abs=0.3)
     assert heard.worst_error < 0.15
+
+
+@pytest.mark.parametrize("behind_ms", [3, 7, 13, 19])
+@pytest.mark.parametrize("dialect", [AUDIO_STREAM_BINARY, UNICAST], ids=lambda dialect: dialect.name)
+def test_live_audio_out_of_step_with_the_switch_is_heard_without_a_gap_too(dialect: Dialect, behind_ms: int) -> None:
+    sound = sweep(8000, 2.0)
+
+    async def agent(call: Call) -> None:
+        await asyncio.sleep(behind_ms / 1000)
+        await write(call, sound)
+
+    (call,), _ = run(call_with(agent, dialect, rate_hz=8000))
+    heard = compare(call.heard, sound, 8000)
+    assert heard.gaps_ms == ()
+    assert heard.missing_ms == pytest.approx(0, abs=1)
 
 
 @pytest.mark.parametrize("trouble", ["dropped", "swapped", "twice", "quiet"])

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from dueto.call.latch import Latch
 from dueto.errors import CallEnded, CommandRefused, LegClosed
 
 
@@ -16,7 +17,7 @@ class Life:
         """`grace_s`: how long the proof of a hangup may be behind a command that the hangup made fail."""
         self._unique_id = unique_id
         self._grace_s = grace_s
-        self._over = asyncio.Event()
+        self._over = Latch()
         self._scopes: set[asyncio.Timeout] = set()
 
     def end(self) -> None:

@@ -1,7 +1,6 @@
 """What waits for the agent: typed events in order, bounded; the hangup has a slot of its own and always arrives."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from dueto.call.events import CallEvent, HungUp
@@ -16,7 +15,7 @@ class Mailbox:
     __slots__ = ("_events", "_hung_up", "_waiter")
 
     def __init__(self) -> None:
-        self._events: deque[CallEvent] = deque()
+        self._events: list[CallEvent] = []
         self._hung_up: HungUp | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -53,7 +52,7 @@ class _Reading:
         mailbox = self._mailbox
         while not self._over:
             if mailbox._events:
-                return mailbox._events.popleft()
+                return mailbox._events.pop(0)
             if mailbox._hung_up is not None:
                 self._over = True
                 self._at_hangup()

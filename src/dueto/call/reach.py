@@ -5,6 +5,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from dueto.call.house import House
+from dueto.call.latch import Latch
 from dueto.call.phase import CallState, Leg, Phase
 from dueto.call.registry import Registry
 from dueto.errors import NotCapable
@@ -30,7 +31,7 @@ class Reach:
     media: MediaLeg | None
     stream_away: bool = False
     "The stream is over for now, by what the channel is doing; it comes back by itself."
-    control_up: asyncio.Event
+    control_up: Latch
     voice: "Voice"
     started_with: Dialect | None
     "How we started its stream, where that had to be found out."

@@ -23,6 +23,7 @@ from dueto.call.events import (
 )
 from dueto.call.hold import Hold
 from dueto.call.house import WORKER, House
+from dueto.call.latch import Latch
 from dueto.call.life import Life
 from dueto.call.phase import Action, CallState, Leg, Phase, step
 from dueto.call.reach import Reach
@@ -69,8 +70,8 @@ class Session(Reach):
         self.media: MediaLeg | None = None
         self.tokens: set[str] = set()
         "Tokens of the streams we started ourselves."
-        self.media_up = asyncio.Event()
-        self.control_up = asyncio.Event()
+        self.media_up = Latch()
+        self.control_up = Latch()
         self.waiting_tone = False
         self.bridged: asyncio.Future[str] | None = None
         "Who waits for CHANNEL_BRIDGE."
@@ -127,7 +128,7 @@ class Session(Reach):
 
     def let_go_within(self, seconds: float) -> None:
         """Call the letting go done after `seconds`, whatever became of it: a dead switch answers nothing."""
-        self._timers.start("let_go", seconds, phase.Left())
+        self._timers.start("let_go", (seconds, phase.Left()))
 
     def leave(self, **variables: str) -> None:
         """Give the channel back to the dialplan."""
@@ -369,9 +370,7 @@ class Session(Reach):
             case Action.END:
                 self._end(before)
             case Action.EXPECT_MEDIA:
-                self._timers.start("warn", self.house.rules.warn_after_s, phase.WarnTime())
-                if self.house.rules.give_up_after_s > 0:
-                    self._timers.start("give_up", self.house.rules.give_up_after_s, phase.GiveUpTime())
+                self._await_media()
                 if self.conduct.has_company():
                     self._start("expect_media", self.conduct.expect_media)
                 self.seat.expect()
@@ -380,7 +379,7 @@ class Session(Reach):
                 order = "control_first" if isinstance(event, phase.MediaCame) else "media_first"
                 self.journal("paired", order=order, waited_ms=waited_ms)
             case Action.START_AGENT:
-                self._timers.stop("warn", "give_up")
+                self._timers.stop("media")
                 if self.waiting_tone and self.control is not None:
                     self.waiting_tone = False
                     self._start("end of waiting tone", self.control.break_all)
@@ -408,7 +407,7 @@ class Session(Reach):
                 hang = self.house.rules.on_missing_media == "hangup"
                 self._start("missing media", self.conduct.hang_up if hang else self.conduct.leave)
             case Action.START_GRACE:
-                self._timers.start("grace", self.house.rules.hangup_grace_s, phase.GraceOver())
+                self._timers.start("grace", (self.house.rules.hangup_grace_s, phase.GraceOver()))
             case Action.RECLAIM:
                 self._start("reclaim", self.conduct.reclaim)
             case Action.RESTART_STREAM:
@@ -485,6 +484,13 @@ class Session(Reach):
         self._timers.stop("grace")
         self._name_witness(before)
         self.seat.tell(HungUp(self._cause, self._witness))
+
+    def _await_media(self) -> None:
+        rules = self.house.rules
+        due: list[tuple[float, phase.Event]] = [(rules.warn_after_s, phase.WarnTime())]
+        if rules.give_up_after_s > 0:
+            due.append((rules.give_up_after_s, phase.GiveUpTime()))
+        self._timers.start("media", *due)
 
     def _mute(self) -> None:
         self.voice.silence()

@@ -1,6 +1,7 @@
 """A call's timers, by name: when one is over, the phase machine is told."""
 
 import asyncio
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from dueto.call import phase
@@ -19,10 +20,11 @@ class Timers(Part):
         super().__init__(session)
         self._running: dict[str, asyncio.TimerHandle] = {}
 
-    def start(self, name: str, delay_s: float, event: phase.Event) -> None:
-        """Have `event` happen in `delay_s`, in place of what was running under that name."""
+    def start(self, name: str, *due: tuple[float, phase.Event]) -> None:
+        """Have each event happen so many seconds from now, in place of what was running under that name."""
         self.stop(name)
-        self._running[name] = asyncio.get_running_loop().call_later(delay_s, self._fired, name, event)
+        now = asyncio.get_running_loop().time()
+        self._next(name, sorted(((now + delay_s, event) for delay_s, event in due), key=itemgetter(0)))
 
     def stop(self, *names: str) -> None:
         """Stop those that run."""
@@ -35,6 +37,12 @@ class Timers(Part):
         """Stop all, but for one."""
         self.stop(*(name for name in tuple(self._running) if name != but))
 
-    def _fired(self, name: str, event: phase.Event) -> None:
-        self._running.pop(name, None)
+    def _next(self, name: str, due: list[tuple[float, phase.Event]]) -> None:
+        if due:
+            self._running[name] = asyncio.get_running_loop().call_at(due[0][0], self._fired, name, due)
+
+    def _fired(self, name: str, due: list[tuple[float, phase.Event]]) -> None:
+        del self._running[name]
+        (_, event), *later = due
+        self._next(name, later)
         self._session.happen(event)

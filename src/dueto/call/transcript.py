@@ -1,7 +1,6 @@
 """What was said in a call, as text, for whoever goes on with it: another agent, another session of a provider."""
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -27,7 +26,7 @@ class Transcript:
     """
 
     def __init__(self, note: Callable[..., None]) -> None:
-        self._lines: deque[Line] = deque(maxlen=MOST_LINES)
+        self._lines: list[Line] = []
         self._note = note
 
     def add(self, who: Literal["caller", "agent"], text: str, **facts: object) -> None:
@@ -38,6 +37,7 @@ class Transcript:
         text = text.strip()[:LONGEST_LINE_CHARS]
         if text:
             self._lines.append(Line(who, text))
+            del self._lines[:-MOST_LINES]
             self._note("transcript", who=who, text=_DIGITS.sub(lambda found: "*" * len(found[0]), text), **facts)
 
     def release(self) -> None:

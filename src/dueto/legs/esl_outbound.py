@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -95,7 +94,7 @@ class OutboundLeg(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
-        self._replies: deque[_Waiter | None] = deque()
+        self._replies: list[_Waiter | None] = []
         "Who waits for which reply; None: nobody does."
         self._executions = Executions()
         self._jobs = Jobs()
@@ -324,7 +323,7 @@ class OutboundLeg(asyncio.Protocol):
         elif isinstance(message, Reply | ApiResponse):
             if not self._replies:
                 raise RemoteProtocolError("a reply to no command")
-            waiter = self._replies.popleft()
+            waiter = self._replies.pop(0)
             if waiter is not None:
                 waiter.set_result(message)
             if not self.unique_id:

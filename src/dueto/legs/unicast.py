@@ -252,6 +252,8 @@ class UnicastLeg(asyncio.DatagramProtocol):
         self._silence = bytes(self._size)
         self.request = replace(self.request, rate_hz=packet.rate_hz)
         self.rest(False)
+        if self._fills:  # live audio then has a packet in hand, and needs no silence after its first one
+            self._fill()
         self.alive.set_result(None)
 
     def _fill(self) -> None:
