@@ -54,7 +54,7 @@ class Executions:
 
     def take(self, name: str, event: Event) -> None:
         """Read a CHANNEL_EXECUTE or CHANNEL_EXECUTE_COMPLETE; others have no place here."""
-        execution = self._open.get(event.get("Application-UUID"))
+        execution = self._open.get(event.get("Application-UUID")) if self._open else None
         if execution is None:
             return
         self._release(execution)

@@ -22,8 +22,8 @@ class _Needles(dict[str, bytes]):
 
 
 _NEEDLES = _Needles()
-_EVENT_NAMES = {b" " + name.encode(): name for name in (*MY_EVENTS, *CALL_EVENTS, "CUSTOM")}
-"As they stand in the first line of an event."
+_FIRST_LINES = {b"\nEvent-Name: " + name.encode(): name for name in (*MY_EVENTS, *CALL_EVENTS, "CUSTOM")}
+"How an event begins, and its name."
 
 
 class Block:
@@ -164,8 +164,7 @@ class Event(Block):
         name = self._name  # everybody on the way asks for it
         if name is None:
             raw = self.raw
-            known = _EVENT_NAMES.get(raw[12 : raw.find(b"\n", 12)]) if raw.startswith(b"\nEvent-Name:") else None
-            name = self._name = known or self.get("Event-Name")
+            name = self._name = _FIRST_LINES.get(raw[: raw.find(b"\n", 1)]) or self.get("Event-Name")
         return name
 
     @property
