@@ -160,7 +160,7 @@ def flood(row: Row, pace: Pace) -> None:
 LOAD = Metric("load busy", "", 2)
 NEAR_THE_KERNEL = (
     "the kernel's share of an event is the larger half for both; in Python alone, one after the other, an event costs "
-    "8.1 us where the bare search takes 4.6. Half of the rest are the six values, decoded, by a call each; the other "
+    "7.5 us where the bare search takes 4.8. Half of the rest are the six values, decoded, by a call each; the other "
     "half is that the event is copied out, seen to have no body, becomes an object that the leg asks for its name, and "
     "is handed from decoder to leg to sink"
 )
@@ -174,9 +174,9 @@ WHOLE_CALL = (
     "caches, since a call among 1000 has been still for seconds"
 )
 SHORT_CALL = (
-    "a set-up is a whole call: 175 us of Python in a row (45 parser, 42 log lines and counts, 16 phase machine, the "
-    "rest spread thin), twice that between the system calls of real sockets, beside the bare Protocol's 110; the bar "
-    "leaves as much for all of it"
+    "a set-up is a whole call: 136 us of Python in a row (31 parser, 30 log lines and counts, the rest spread thin), "
+    "1.6 times that between the system calls of real sockets, beside the bare Protocol's 110; the bar leaves as much "
+    "for all of it"
 )
 MEASURES = [
     (
