@@ -18,16 +18,18 @@ def together(row: Row, pace: Pace) -> None:
     """X1: 200 calls talk, others end, 50 a second; once more while the control legs have events."""
     count = pace.count(HANGUPS)
     row.note(f"{CALLS} calls are left when the last of {count} is hung up; CPU is per frame pair, before the hangups")
-    row.note("the bars are those of silent control legs")
+    row.note("the bars are those of silent control legs; the rounds with events are two at most")
     with ExitStack() as stack:
         servers = [stack.enter_context(Server(kind)) for kind in (DUETO, TOGETHER)]
-        for _ in range(pace.rounds):
-            for events, suffix in ((0, ""), (EVENTS, f", {EVENTS} events/s")):
+        for done in range(pace.rounds):
+            for server in servers:
+                _add(row, server, pace, count)
+            if done < 2:
                 for server in servers:
-                    _add(row, server, pace, count, events, suffix)
+                    _add(row, server, pace, count, EVENTS, f", {EVENTS} events/s")
 
 
-def _add(row: Row, server: Server, pace: Pace, count: int, events: int, suffix: str) -> None:
+def _add(row: Row, server: Server, pace: Pace, count: int, events: int = 0, suffix: str = "") -> None:
     with Load(server) as load:
         load.background(events)
         figures, pair_us, busy = echoed(server, load, CALLS, pace.seconds(3))
