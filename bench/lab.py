@@ -28,6 +28,8 @@ SECRET = "0123456789abcdef-bench"
 LIVING = ("CHANNEL_STATE", "CHANNEL_EXECUTE", "DTMF")
 "Events of a call that goes on."
 PATIENCE_S = 60.0
+FULL_S = 10.0
+"A core on which more calls need so long to come up is full."
 Figures = dict[str, Any]
 
 
@@ -192,9 +194,9 @@ class Load(_Talker):
         words = [*program(), script, str(control_port), str(media_port), str(self._first)]
         super().__init__("load", words, LOAD_CORE)
 
-    def place(self, calls: int, in_flight: int = 50) -> Figures:
-        """Bring up more calls. Raises: Failed: one did not come up."""
-        figures = self.ask(f"place {calls} {in_flight}")
+    def place(self, calls: int, in_flight: int = 50, patience_s: float = PATIENCE_S) -> Figures:
+        """Bring up more calls. Raises: Failed: one did not come up, or not all in time."""
+        figures = self.ask(f"place {calls} {in_flight}", patience_s)
         if figures["placed"] != calls:
             raise Failed(f"{self._server.name}: {figures['placed']} of {calls} calls came up")
         return figures

@@ -24,7 +24,7 @@ def together(row: Row, pace: Pace) -> None:
         for done in range(pace.rounds):
             for server in servers:
                 _add(row, server, pace, count)
-            if done < 2:
+            if done < 2 and pace.rounds > 1:
                 for server in servers:
                     _add(row, server, pace, count, EVENTS, f", {EVENTS} events/s")
 

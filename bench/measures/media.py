@@ -3,7 +3,7 @@
 import time
 from contextlib import ExitStack
 
-from bench.lab import BARE_PICOWS, DUETO, PIPECAT, WEBSOCKETS, Figures, Load, Server
+from bench.lab import BARE_PICOWS, DUETO, FULL_S, PIPECAT, WEBSOCKETS, Failed, Figures, Load, Server
 from bench.machine import open_fds
 from bench.rows import Goal, Metric, Pace, Row
 
@@ -117,7 +117,10 @@ def _carried(server: Server, load: Load, pace: Pace) -> Figures:
             return good
         good = {"calls": calls, "load_busy": load.busy(figures), "server_busy": busy}
         wanted = more(calls, pair_us, pace)
-        load.place(wanted - calls, in_flight=20)
+        try:
+            load.place(wanted - calls, in_flight=20, patience_s=FULL_S)
+        except Failed:
+            return good
         calls = wanted
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import trustme
-from bench.lab import OUT, Failed, Figures, Kind, Load, Server
+from bench.lab import FULL_S, OUT, Failed, Figures, Kind, Load, Server
 from bench.machine import LOAD_CORE
 from bench.measures.media import more
 from bench.rows import Goal, Metric, Pace, Row
@@ -102,7 +102,10 @@ def _carried(server: Server, provider: Server, load: Load, pace: Pace) -> Figure
             return good
         good = {"calls": calls, "server_busy": figures["server_busy"], "load_busy": figures["load_busy"]}
         wanted = more(calls, figures["frame_us"], pace)
-        load.place(wanted - calls, in_flight=10)
+        try:
+            load.place(wanted - calls, in_flight=10, patience_s=FULL_S)
+        except Failed:
+            return good
         calls = wanted
         time.sleep(0.7)
 
