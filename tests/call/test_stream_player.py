@@ -81,8 +81,9 @@ class FarEnd(Stream):
         return max(self._silent_at - at, 0) + 20 * (self.frames - self._played)
 
 
-FEWEST_MS = {"one by one": 120, "in bundles": 100, "some lost": 80}
+FEWEST_MS = {"one by one": 120, "in pairs": 100, "in threes": 80, "in bundles": 100, "some lost": 80}
 "In hand, less what the beats come late."
+BUNDLE_MS = {"in pairs": 40, "in threes": 60, "in bundles": 100}
 
 
 @pytest.mark.parametrize("beating", FEWEST_MS)
@@ -99,8 +100,9 @@ async def test_never_more_than_the_lead_is_ahead_of_the_callers_ear(beating: str
         now[0] = 100.0 + at / 1000
         if at and at % 20 == play_ms % 20:
             far.play(at)
-            if beating == "in bundles":
-                beats[at - at % 100 + 100 + play_ms] += 1
+            if beating in BUNDLE_MS:
+                bundle_ms = BUNDLE_MS[beating]
+                beats[at - at % bundle_ms + bundle_ms + play_ms] += 1
             elif beating == "one by one" or uneven.random() > 0.05:
                 beats[at + uneven.choice((0, 0, 1, 3))] += 1
         for _ in range(beats[at]):
