@@ -5,7 +5,8 @@ from weakref import ref
 
 import pytest
 
-from dueto.audio.playout import GIVE_WAY_S, HOLD_S, MAX_OPEN, Playout, Utterance
+from dueto.audio.playout import Playout, Utterance
+from dueto.audio.turns import GIVE_WAY_S, HOLD_S, MAX_OPEN
 from dueto.errors import LocalProtocolError
 
 FRAME = 320  # 20 ms at 8000 Hz

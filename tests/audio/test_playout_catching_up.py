@@ -17,7 +17,7 @@ def write(playout: Playout, live: Utterance, now: float) -> int:
 
 
 def ahead_ms(playout: Playout, now: float) -> float:
-    return (playout._play_until - now) * 1000 + playout.waiting_ms
+    return (playout.plays_until - now) * 1000 + playout.waiting_ms
 
 
 def test_after_a_stall_the_delay_is_gone_within_two_seconds() -> None:

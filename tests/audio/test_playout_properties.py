@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from dueto.audio.playout import EARLY_S, Playout, Utterance
+from dueto.audio.playout import Playout, Utterance
+from dueto.audio.turns import EARLY_S
 
 RATE_HZ = 8000
 FRAME = 320

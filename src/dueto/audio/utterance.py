@@ -1,4 +1,4 @@
-"""What the playout ledger keeps of one utterance, and of the stretches of it that the caller hears."""
+"""What the playout ledger keeps of one utterance."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -69,14 +69,3 @@ class Utterance:
     def __repr__(self) -> str:
         state = "cleared" if self.cleared else "finished" if self.finished else "open"
         return f"<Utterance {self.id} {state} queued={self.queued_ms} sent={self.sent_ms}>"
-
-
-@dataclass(slots=True, eq=False)
-class Span:
-    """A stretch of one utterance that the caller hears without a gap."""
-
-    utterance: Utterance
-    start_s: float
-    end_s: float
-    size: int
-    "Bytes of real audio, without the silence at the end."
