@@ -1,7 +1,10 @@
 """The examples that several agents share: read, built and asked as they stand there."""
 
 import asyncio
+import configparser
 import json
+import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ from tests.support.virtual import virtual_desk
 
 from dueto.agents.own_tools import load_tools
 from dueto.app.overview import check_overview
+from dueto.app.serve import FILES, FILES_PER_CALL
 from dueto.app.settings import load_settings
 from dueto.call import CallRules, Destination
 from dueto.sim import Caller, Endpoint, Line, run_virtual, tone
@@ -41,7 +45,7 @@ def _beside_the_configuration(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.*")), ids=lambda path: path.name)
 def test_every_example_is_read_in_a_minute(path: Path) -> None:
-    assert path.suffix in (".py", ".toml")
+    assert path.suffix in (".py", ".toml", ".service")
     assert SHORTEST <= len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
@@ -142,3 +146,15 @@ def test_the_agent_of_your_own_connects_who_presses_a_key_and_says_goodbye_to_wh
     run_virtual(calls())
     assert mouth.spoke[:3] == [mouth.spoke[0], "Nobody is there.", mouth.spoke[0]]
     assert mouth.spoke[3:] == [mouth.spoke[0]] * 3 + ["Please call again later. Goodbye."]
+
+
+def test_the_service_allows_what_the_defaults_may_need() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read(EXAMPLES / "dueto.service")
+    service, settings = unit["Service"], load_settings(None, {}, {})
+    assert service.getint("LimitNOFILE") >= FILES + FILES_PER_CALL * settings.control.max_calls
+    assert service.getfloat("TimeoutStopSec") > settings.call.drain_s
+    _, *command = shlex.split(service["ExecStart"])
+    shown = subprocess.run([sys.executable, "-m", "dueto", *command, "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert "--config" in command

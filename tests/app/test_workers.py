@@ -22,6 +22,7 @@ from prometheus_client.registry import CollectorRegistry
 from tests.agents.fakes.media_streams_bot import bot
 from tests.agents.test_media_streams import stays
 from tests.app.test_gateway import get
+from tests.support.ports import free_ports
 
 from dueto.agents.media_streams import call_sid
 from dueto.app.settings import check_for_serving, load_settings
@@ -35,19 +36,6 @@ from dueto.sim import Caller, Faults, Line, Switch, tone
 
 PATIENCE_S = 30.0
 Entry = dict[str, Any]
-
-
-def free_ports(count: int) -> int:
-    """The first of so many neighbouring ports that nobody listens on."""
-    for base in range(20_000 + os.getpid() % 10_000, 60_000, 50):
-        with contextlib.ExitStack() as held:
-            try:
-                for port in range(base, base + count):
-                    held.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return base
-    raise AssertionError("no free ports")
 
 
 class Serving:

@@ -106,7 +106,7 @@ def serve(
     import asyncio
 
     from dueto.app.logs import configure_logs
-    from dueto.app.serve import new_event_loop
+    from dueto.app.serve import enough_files, new_event_loop
     from dueto.app.serve import serve as serve_until_stopped
 
     overrides = _overrides(set_ or [])
@@ -129,6 +129,10 @@ def serve(
             runner.run(Worker(settings, post).run())
             return
         configure_logs(settings.logs.format, sys.stdout, level=log_level)
+        if few := enough_files(settings.control.max_calls):
+            import structlog
+
+            structlog.get_logger().warning("few_files", text=few)
         if workers is None:
             runner.run(serve_until_stopped(settings))
         else:

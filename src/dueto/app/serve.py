@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Final
@@ -38,6 +39,26 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECTED_AT)
+
+
+FILES: Final = 100
+FILES_PER_CALL: Final = 5
+"Control leg, stream, provider, recording, and what an agent of one's own opens."
+
+
+def enough_files(max_calls: int) -> str:
+    """Allow this process as many open files as `max_calls` may need. Returns what to do where that fails, else ""."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES + FILES_PER_CALL * max_calls
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < wanted:
+            return (
+                f"{max_calls} calls (control.max_calls) may need {wanted} open files, and {allowed} are allowed: "
+                f"set LimitNOFILE={wanted} (systemd) or `ulimit -n {wanted}`, or lower control.max_calls"
+            )
+    return ""
 
 
 class Stop:

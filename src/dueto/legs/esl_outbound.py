@@ -9,11 +9,13 @@ from ipaddress import ip_network
 from typing import cast
 
 import aiofastnet
+from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignore[import-not-found]
 
 from dueto.errors import CommandRefused, LegClosed, LocalProtocolError, RemoteProtocolError, ReplyTimeout
 from dueto.legs.executions import Executions
 from dueto.legs.jobs import Jobs, output_of
 from dueto.legs.keepalive import keep_alive
+from dueto.legs.listening import ListeningSocket, listen
 from dueto.legs.networks import Network, allowed
 from dueto.legs.ports import ControlCapabilities, ControlDoor, ControlSink
 from dueto.wire.esl import (
@@ -49,6 +51,8 @@ LATER_S = 0.002
 "What is still said of a channel that is gone waits so long: somebody else may have been hung up in the same turn."
 MAX_LATER_BYTES = 1 << 20
 "More of that is read at once. (The recorded end of a call has 26 kB.)"
+MOST_AT_ONCE = 100
+"Connections that are accepted in one turn of the loop."
 CLOSE_S = 2.0
 "How long our own end of the connection may take: the rest of what we said, and the switch's goodbye."
 _OURS = frozenset(
@@ -413,17 +417,30 @@ class ControlServer:
         self._door = door
         self._options = options
         self._after_connect = replace(options, connect_said=True)
-        self._server: asyncio.Server | None = None
+        self._listeners: list[ListeningSocket] = []
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (a free one for 0). Raises: OSError: the address is taken or not ours."""
         loop = asyncio.get_running_loop()
-        self._server = await aiofastnet.create_server(
-            loop, lambda: OutboundLeg(self._door, self._options), host, port, backlog=1024
-        )
-        for sock in self._server.sockets:
-            keep_alive(sock)
-        return int(self._server.sockets[0].getsockname()[1])
+        for bound in await listen(host, port):
+            listener = ListeningSocket(bound, lambda peer: self._door.refused("control", "no_files", peer))
+            keep_alive(listener)
+            loop.add_reader(listener.fileno(), self._accept, listener)
+            self._listeners.append(listener)
+        return int(self._listeners[0].getsockname()[1])
+
+    def _accept(self, listener: ListeningSocket) -> None:
+        """Take what waits. (aiofastnet's own server makes a task for each connection.)"""
+        loop = asyncio.get_running_loop()
+        for _ in range(MOST_AT_ONCE):
+            try:
+                sock, _ = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                continue  # it was gone before we looked
+            sock.setblocking(False)
+            SelectorSocketTransport(loop, sock, OutboundLeg(self._door, self._options))
 
     async def adopt(self, sock: socket.socket) -> None:
         """Serve a connection that another process accepted, and on which it said `connect` (`handover.mark_of`)."""
@@ -433,9 +450,11 @@ class ControlServer:
 
     async def stop_listening(self) -> None:
         """Accept nobody any more; connections that are up live on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener.fileno())
+            listener.close()
+        self._listeners.clear()
 
     async def aclose(self) -> None:
         """As stop_listening: the native engine has nothing else to give back."""

@@ -8,7 +8,6 @@ for the other. Needs `pip install 'dueto[greenswitch]'`. What is mended in the l
 import asyncio
 import contextlib
 import logging
-import socket
 from typing import Any
 
 from dueto.errors import LegClosed
@@ -18,6 +17,7 @@ from dueto.legs.greenswitch.leg import GreenswitchLeg
 from dueto.legs.greenswitch.library import CallApplication, MendedServer
 from dueto.legs.greenswitch.relay import LoopRegistration, Relay, RelayRegistry
 from dueto.legs.greenswitch.session import MendedSession
+from dueto.legs.listening import listen
 from dueto.legs.networks import allowed
 from dueto.legs.ports import ControlDoor
 
@@ -53,7 +53,7 @@ class GreenswitchServer:
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (a free one for 0). Raises: OSError: the address is taken or not ours."""
-        sockets = await _bind(host, port)
+        sockets = await listen(host, port)
         bound = int(sockets[0].getsockname()[1])
         self._loops.register(asyncio.get_running_loop())
         try:
@@ -142,31 +142,3 @@ class GreenswitchServer:
     def _report(self, error: BaseException) -> None:
         if not self._loops.call_soon(self.relay_failed, error):
             logging.getLogger(__name__).error("unhandled in the greenswitch engine", exc_info=error)
-
-
-async def _bind(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address of `host`, on one port. Raises: OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            try:
-                listener = socket.socket(family, kind, protocol)
-            except OSError:
-                continue  # a family that this machine's resolver knows and its kernel does not
-            sockets.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            chosen = port or (int(sockets[0].getsockname()[1]) if len(sockets) > 1 else 0)
-            listener.bind((address[0], chosen, *address[2:]))
-            listener.listen(1024)
-        if not sockets:
-            raise OSError(f"no address of {host!r} can be listened on")
-    except BaseException:
-        for listener in sockets:
-            listener.close()
-        raise
-    return sockets

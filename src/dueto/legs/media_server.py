@@ -29,6 +29,7 @@ from picows import (
 
 from dueto.errors import Refused
 from dueto.legs.keepalive import keep_alive
+from dueto.legs.listening import BACKLOG, ListeningSocket, listen
 from dueto.legs.ports import DEAF, Listener, MediaDoor, MediaSink
 from dueto.wire.media import Dialect, StreamPath, StreamRequest
 from dueto.wire.media.audio_fork import SUBPROTOCOL
@@ -256,28 +257,29 @@ class MediaServer:
         self._dialect = dialect
         self._default_rate_hz = default_rate_hz
         self._handshake_s = handshake_s
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (a free one for 0). Raises: OSError: the address is taken or not ours."""
-        self._server = await ws_create_server(
-            self._listener,
-            host,
-            port,
-            websocket_handshake_timeout=self._handshake_s,
-            max_frame_size=MAX_MESSAGE_BYTES,
-            read_buffer_init_size=4096,
-            backlog=1024,
-        )
-        for sock in self._server.sockets:
-            keep_alive(sock)
-        return int(self._server.sockets[0].getsockname()[1])
+        for bound in await listen(host, port):
+            listener = ListeningSocket(bound, lambda peer: self._door.refused("media", "no_files", peer))
+            keep_alive(listener)
+            server = await ws_create_server(
+                self._listener,
+                sock=listener,
+                websocket_handshake_timeout=self._handshake_s,
+                max_frame_size=MAX_MESSAGE_BYTES,
+                read_buffer_init_size=4096,
+                backlog=BACKLOG,
+            )
+            self._servers.append(server)
+        return int(self._servers[0].sockets[0].getsockname()[1])
 
     async def stop_listening(self) -> None:
         """Accept nobody any more; streams that are up live on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
 
     def _listener(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         """Decide on one request. Synchronous: the module gives the whole connection one second."""

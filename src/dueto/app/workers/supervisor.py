@@ -23,6 +23,7 @@ from dueto.app.workers.worker import Post
 from dueto.call.house import WORKER
 from dueto.errors import Refused, SettingsError
 from dueto.legs.handover import mark_of
+from dueto.legs.listening import BACKLOG, ListeningSocket
 from dueto.legs.networks import allowed
 
 READY_S: Final = 60.0
@@ -57,7 +58,7 @@ class Supervisor:
         self._registry = CollectorRegistry()
         self._registry.register(self._merged)
         self._workers = Gauge("dueto_workers", "Worker processes, by state.", ["state"], registry=self._registry)
-        self._listener: socket.socket | None = None
+        self._listener: ListeningSocket | None = None
         self.control_port = self.metrics_port = self.twilio_port = 0
         self._log = structlog.get_logger()
 
@@ -128,24 +129,26 @@ class Supervisor:
 
     # -- connections
 
-    def _listening(self) -> socket.socket:
+    def _listening(self) -> ListeningSocket:
         address = self._settings.control.listen_address
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:
-            listener = socket.create_server((address.host, address.port), family=family, backlog=1024)
+            bound = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
         except OSError as error:
             why = error.strerror or str(error)
             raise SettingsError(f"[control] listen: can't listen on {address} ({why}); choose another port") from None
-        listener.setblocking(False)
-        return listener
+        return ListeningSocket(bound, lambda peer: self._refused("no_files", peer))
 
-    async def _accept(self, listener: socket.socket) -> None:
+    def _refused(self, reason: str, peer: str) -> None:
+        self._log.warning("refused", leg="control", reason=reason, peer=peer)
+
+    async def _accept(self, listener: ListeningSocket) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._handovers.acquire()
             try:
                 connection, peer = await loop.sock_accept(listener)
-            except OSError as error:  # out of files: it may get better
+            except OSError as error:  # it was gone before we looked, or worse
                 self._handovers.release()
                 self._log.warning("accept_failed", error=str(error))
                 await asyncio.sleep(BACK_OFF_S[0])
@@ -171,7 +174,7 @@ class Supervisor:
                     return
                 raise Refused("no_worker")
         except Refused as refused:  # closed: the switch goes on with its dialplan
-            self._log.warning("refused", leg="control", reason=refused.reason, peer=peer)
+            self._refused(refused.reason, peer)
         finally:
             self._handovers.release()
 
