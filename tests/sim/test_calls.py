@@ -9,6 +9,7 @@ import pytest
 
 from dueto.audio import write_wav
 from dueto.sim import Caller, Endpoint, Line, NoSuchSound, NotHeard, SimCall, tone
+from dueto.sim.virtual import VirtualTimeLoop
 from dueto.wire.esl import Execute
 
 from .scenes import Scene, play
@@ -109,6 +110,26 @@ def test_silence_is_heard_after_a_sentence_not_in_its_middle() -> None:
         scene.gateway.send(Execute("playback", "tone_stream://L=2;%(400,300,440)").encode())
         await call.done()
         assert heard[1] - heard[0] == pytest.approx(0.4 + 0.3 + 0.4 + 0.5, abs=0.05)
+
+    play(act)
+
+
+@pytest.mark.parametrize("stalled_ms", [100, 190, 380, 700])
+def test_a_switch_that_stood_still_goes_on_with_the_next_file_where_the_one_before_it_ends(stalled_ms: int) -> None:
+    """Its threads were late, nothing else: what waits in a channel's queue is played from the next frame on."""
+
+    async def act(scene: Scene) -> None:
+        call = await scene.call()
+        for _ in range(2):
+            scene.gateway.send(Execute("playback", "tone_stream://%(400,0,440)", event_lock=True).encode())
+        await scene.gateway.event("CHANNEL_EXECUTE")
+        await asyncio.sleep(0.4 - stalled_ms / 2000)  # the first file ends during the stall
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        loop.jump(stalled_ms / 1000)
+        await scene.gateway.event("CHANNEL_EXECUTE_COMPLETE", 2)
+        assert len(call.heard.strip(b"\0")) / 16 == pytest.approx(800, abs=20 + 1)
+        call.hang_up()
 
     play(act)
 

@@ -215,8 +215,8 @@ class SimCall:
         if stream is not None and self.channel.up:
             self._second_stream = open_stream(self.channel, stream.request, Counters(), owner=False)
 
-    def frame(self) -> None:
-        """20 ms have passed."""
+    def frame(self) -> bool:
+        """20 ms have passed. Returns what `Channel.frame` does."""
         channel = self.channel
         said: bytes | None = None
         heard: bytes | None = None
@@ -244,7 +244,7 @@ class SimCall:
             self.heard_from = self.heard_from or self._core.now()
             self._said.append(said)
             self._heard.append(heard)
-        channel.frame()
+        return channel.frame()
 
     def _played(self, channel: Channel, stream: AudioModule | None, said: bytes | None) -> bytes | None:
         """Return what is sent to the caller in this frame; None: nothing."""

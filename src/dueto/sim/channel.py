@@ -207,8 +207,11 @@ class Channel(Face):
         """Have the waiting application look around at the next frame."""
         self._stirred = True
 
-    def frame(self) -> None:
-        """One frame has passed: digits, the hangup of the caller, and whoever waits in `idle`."""
+    def frame(self) -> bool:
+        """One frame has passed: digits, the hangup of the caller, and whoever waits in `idle`.
+
+        Returns whether somebody did: what he does now comes before the next frame.
+        """
         if self._digits and self.up:
             self._take_digit(*self._digits.popleft())
         if self._pending_hangup is not None:
@@ -217,6 +220,8 @@ class Channel(Face):
         if self._stirred and self._waiter is not None and not self._waiter.done():
             self._stirred = False
             self._waiter.set_result(None)
+            return True
+        return False
 
     def _take_digit(self, digit: str, duration: int, source: str) -> None:
         self.emit("DTMF", (("DTMF-Digit", digit), ("DTMF-Duration", str(duration)), ("DTMF-Source", source)))

@@ -98,6 +98,11 @@ class Switch:
         """Time this process lost to stalls too long to be caught up; what was measured meanwhile means little."""
         return self._ticker.skipped_s if self._ticker else 0.0
 
+    @property
+    def latest_s(self) -> float:
+        """How late a frame of its calls was at most, because this process stood still."""
+        return self._ticker.latest_s if self._ticker else 0.0
+
     async def __aenter__(self) -> Self:
         self._started()
         return self
