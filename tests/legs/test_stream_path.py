@@ -14,7 +14,7 @@ from dueto.errors import LocalProtocolError, Refused
 from dueto.wire.esl import Decoder, Event
 from dueto.wire.media import StreamPath, StreamRequest, WrittenFile
 from dueto.wire.media.audio_stream import play_file, stream_audio
-from dueto.wire.media.request import MAX_URL_BYTES
+from dueto.wire.media.request import MAX_FIELDS, MAX_URL_BYTES
 from dueto.wire.media.token import media_token, token_is_valid
 
 PATH = StreamPath("/stream/{secretary}/{uuid}/{caller}")
@@ -103,7 +103,7 @@ def test_what_a_dialplan_prints_is_read() -> None:
 def test_what_the_query_does_not_say_is_default() -> None:
     request = parse("/stream/office/u/")
     assert request == StreamRequest("u", "office", "", 16000, "mono", "")
-    assert request.channels == 1
+    assert request.channels == parse("/stream/office/u/?mix=mixed").channels == 1
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,12 @@ def test_a_target_longer_than_the_module_takes_is_refused() -> None:
     assert refusal(head + "t" * (MAX_URL_BYTES + 1 - len(head))) == ("bad_request", 414)
 
 
+def test_a_query_of_more_fields_than_anybody_needs_is_refused() -> None:
+    more = "&".join(f"f{number}=" for number in range(MAX_FIELDS - 1))
+    assert parse(f"/stream/a/b/c?{more}&token=t").token == "t"
+    assert refusal(f"/stream/a/b/c?{more}&token=t&g=") == ("bad_request", 400)
+
+
 def test_of_a_field_given_twice_the_first_counts() -> None:
     request = parse("/stream/a/b/c?token=right&token=wrong&rate=8000&rate=nonsense")
     assert (request.token, request.rate_hz) == ("right", 8000)
@@ -170,7 +176,7 @@ def test_a_token_does_not_show_in_a_log() -> None:
 )
 def test_other_templates_work_too(template: str, target: str, caller: str) -> None:
     request = parse(target, StreamPath(template))
-    assert (request.unique_id, request.caller) == ("b", caller)
+    assert (request.unique_id, request.secretary, request.caller) == ("b", "", caller)
     assert StreamPath(template).build(BASE, request).startswith(BASE + target + "?")
 
 
@@ -183,6 +189,7 @@ def test_other_templates_work_too(template: str, target: str, caller: str) -> No
         "/{uuid}/{uuid}",
         "/{uuid}/{name}",
         "{uuid}",
+        "{uuid}/stream",
         "stream/{uuid}",
         "/{uuid}{caller}",
         "/{uuid}-{caller}",
@@ -202,6 +209,7 @@ def test_a_template_that_can_be_misread_is_refused(template: str) -> None:
 
 
 @given(st.text())
+@example("1" * 65)
 def test_whatever_a_caller_calls_himself_the_call_gets_its_stream(caller: str) -> None:
     request = StreamRequest("u", "s", caller, 8000, "mono", "t")
     read = parse(PATH.build(BASE, request).removeprefix(BASE))
@@ -221,8 +229,13 @@ def test_no_secretary_is_called_default() -> None:
 
 
 def test_a_url_longer_than_the_module_takes_is_refused() -> None:
+    def build(token: str) -> str:
+        return PATH.build(BASE, StreamRequest("u", "s", "c", 8000, "mono", token))
+
+    longest = "t" * (MAX_URL_BYTES - len(build("")))
+    assert len(build(longest)) == MAX_URL_BYTES
     with pytest.raises(LocalProtocolError, match="4096"):
-        PATH.build(BASE, StreamRequest("u", "s", "c", 8000, "mono", "t" * MAX_URL_BYTES))
+        build(longest + "t")
 
 
 # -- the community module's texts
@@ -286,6 +299,8 @@ def test_the_token_is_what_the_switch_computes() -> None:
     switch_says = hashlib.md5(b"s3cret:779bea1c:s3cret").hexdigest()  # ${md5(s3cret:${uuid}:s3cret)}
     assert media_token("s3cret", "779bea1c") == switch_says
     assert token_is_valid("s3cret", "779bea1c", switch_says)
+    odd = "s\udce4cret"  # as the environment hands on bytes that are no UTF-8
+    assert media_token(odd, "779bea1c") == hashlib.md5(b"s\xe4cret:779bea1c:s\xe4cret").hexdigest()
 
 
 @pytest.mark.parametrize("token", ["", "x", "0" * 32, "ü", "\ud800"])

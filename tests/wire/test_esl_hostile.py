@@ -217,8 +217,14 @@ def test_a_broken_stream_is_a_remote_protocol_error() -> None:
         Decoder().feed(b"GET / HTTP/1.1\r\n\r\n")
 
 
+def test_no_byte_makes_up_for_a_colon() -> None:
+    for byte in sorted(set(range(256)) - set(b":\r\n")):
+        with pytest.raises(BrokenStream, match="without a colon"):
+            Decoder().feed(b"Content-Type: command/reply\n%c\n\n" % byte)
+
+
 def test_a_length_given_twice_alike_is_taken() -> None:
-    answer = one(b"Content-Type: api/response\nContent-Length: 3\nContent-Length: 3\n\n+OK")
+    answer = one(b"Content-Type: api/response\nContent-Length:3\nContent-Length: 3\n\n+OK")
     assert answer.body_bytes == b"+OK"
 
 
@@ -273,6 +279,7 @@ def test_line_endings_may_be_mixed() -> None:
                 b"Event-Name: CHANNEL_DATA\n",
                 b"\nContent-Type: command/reply\nReply-Text: +OK\n\n",
                 b"content-length: 3\n",
+                b"X: 1\n",
                 b"\n",
                 b"\r\n",
                 b"Content-Length: 5\n",
@@ -293,9 +300,9 @@ def test_any_bytes_in_any_pieces_give_the_same_messages_or_the_same_fault(
 ) -> None:
     stream = b"".join(parts)
 
-    def compared(feeds: Iterable[bytes]) -> tuple[list[tuple[bytes, bytes]], str]:
+    def compared(feeds: Iterable[bytes]) -> tuple[list[tuple[type, bytes, bytes]], str]:
         messages, fault = outcome(Decoder(), feeds)
-        return [(message.raw, message.body_bytes) for message in messages], fault
+        return [(type(message), message.raw, message.body_bytes) for message in messages], fault
 
     whole = compared([stream])
     assert compared(stream[at : at + 1] for at in range(len(stream))) == whole
@@ -344,6 +351,11 @@ def reply_of(lines: int, width: int) -> bytes:
     return b"Content-Type: command/reply\n" + (b"X: " + b"x" * (width - 4) + b"\n") * lines + b"\n"
 
 
+def connect_answer(lines: int, width: int) -> bytes:
+    """The same, of an answer to `connect`: 96 bytes and those lines."""
+    return encode_connect_answer([("Event-Name", "X"), *[("variable_x", "x" * (width - 13))] * lines])
+
+
 @pytest.mark.parametrize(
     ("stream", "fault"),
     [
@@ -355,6 +367,12 @@ def reply_of(lines: int, width: int) -> bytes:
         (encode_api_response(b"x" * 1001), "body of 1001 bytes, more than 1000"),
         (plain(b"A: " + b"x" * 995 + b"\n\n"), ""),
         (plain(b"A: " + b"x" * 996 + b"\n\n"), "body of 1001 bytes, more than 1000"),
+        (encode_reply("+OK " + "x" * 184), ""),
+        (encode_reply("+OK " + "x" * 185), "header line of more than 200 bytes"),
+        (connect_answer(1, 201), ""),
+        (connect_answer(1, 202), "header line of more than 200 bytes"),
+        (connect_answer(8, 38), ""),
+        (connect_answer(8, 39), "header block of more than 400 bytes"),
         (b"x" * 201, "header line of more than 200 bytes"),
         (b"x: y\n" * 81, "header block of more than 400 bytes"),
     ],
