@@ -12,6 +12,7 @@ from dueto.errors import RemoteProtocolError
 from dueto.wire.esl import (
     ApiResponse,
     BrokenStream,
+    ConnectAnswer,
     Decoder,
     DisconnectNotice,
     Event,
@@ -215,6 +216,31 @@ def test_what_was_complete_before_a_fault_is_kept_and_nothing_after_it_is_read(b
 def test_a_broken_stream_is_a_remote_protocol_error() -> None:
     with pytest.raises(RemoteProtocolError, match="without a colon"):
         Decoder().feed(b"GET / HTTP/1.1\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "kind", "body"),
+    [
+        (b"Event-Name: X\nContent-Type: command/reply\nReply-Text: +OK\n", ConnectAnswer, b""),
+        (b"Event-Name: X\ncontent-length: 3\nContent-Type: command/reply\nReply-Text: +OK\n", ConnectAnswer, b"abc"),
+        (b"Event-Name: X\nContent-Type: command/reply\nReply-Text: +OK\ncontent-length: 3\n", ConnectAnswer, b"abc"),
+        (
+            b"Event-Name: X\nContent-Type: api/response\nContent-Type: command/reply\nReply-Text: +OK\n",
+            ApiResponse,
+            b"",
+        ),
+        (b"Event-Name: X\r\nContent-Type: command/reply\nReply-Text: +OK\n", ConnectAnswer, b""),
+        (b"Event-Name: X\nno colon\nContent-Type: command/reply\nReply-Text: +OK\n", None, b""),
+        (b"Event-X: Y\nContent-Type: command/reply\nReply-Text: +OK\n", Reply, b""),
+    ],
+)
+def test_an_answer_to_connect_is_what_its_lines_say(head: bytes, kind: type | None, body: bytes) -> None:
+    for size in (len(head) + 4, 1):
+        stream = head + b"\nabc"
+        messages, fault = outcome(Decoder(), (stream[at : at + size] for at in range(0, len(stream), size)))
+        assert [(type(message), message.body_bytes) for message in messages] == ([(kind, body)] if kind else [])
+        assert bool(fault) == (kind is None)
+        assert not any(b"\r" in message.raw for message in messages)
 
 
 def test_no_byte_makes_up_for_a_colon() -> None:
