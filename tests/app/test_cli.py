@@ -239,6 +239,19 @@ async def test_serve_says_where_it_listens_and_sigterm_ends_it_with_zero(serving
     assert serving.process.wait(10) == 0
 
 
+async def test_a_log_that_nobody_reads_holds_up_no_call(serving: Serving, config: Path) -> None:
+    target = target_of(
+        load_settings(config, {}, {}), control=serving.ready["control"], media=f"ws://{serving.ready['media']}"
+    )
+    result = await run_load(target, Load(calls=100, rate_per_s=100, duration_s=0.1))  # twice what a pipe holds
+    assert result.fates == {"paired": 100}
+    serving.process.terminate()
+    out, _ = serving.process.communicate(timeout=20)
+    events = [json.loads(line)["event"] for line in out.splitlines()]
+    assert events.count("call_ended") == 100
+    assert events[-1] == "stopped"
+
+
 async def test_a_drain_lets_the_call_finish_and_a_second_signal_does_not(serving: Serving) -> None:
     """One call that would last for ever: the first signal leaves it alone, the second ends the process at once."""
     switch = Switch(

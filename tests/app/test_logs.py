@@ -1,13 +1,10 @@
 """Log lines: their form, and what is never in them."""
 
-import asyncio
-import errno
 import io
 import json
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import structlog
@@ -204,83 +201,3 @@ def test_details_are_left_out_unless_wanted() -> None:
     configure_logs("json", stream, level="debug")
     call_logger("a").debug("custom")
     assert len(lines(stream)) == 1
-
-
-class Disk(io.RawIOBase):
-    """Counts what is written to it, and how often."""
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.full = False
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        if self.full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.pieces.append(bytes(data))
-        return len(data)
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    disk = Disk()
-    stream = io.TextIOWrapper(io.BufferedWriter(disk), encoding="utf-8")
-    configure_logs("json", stream)
-    yield disk
-    disk.full = False
-    stream.detach().detach()
-
-
-def test_lines_of_one_turn_of_the_loop_are_written_together_and_in_order(disk: Disk) -> None:
-    async def turns() -> None:
-        for turn in range(2):
-            for number in range(3):
-                log_line("info", "abc", f"{turn}{number}", {})
-            assert len(disk.pieces) == turn
-            await asyncio.sleep(0)
-            assert len(disk.pieces) == turn + 1
-
-    log_line("info", "", "before", {})
-    assert len(disk.pieces) == 1
-    disk.pieces.clear()
-    for _ in range(2):  # the second one is another loop
-        asyncio.run(turns())
-        names = [json.loads(line)["event"] for piece in disk.pieces for line in piece.splitlines()]
-        assert names == ["00", "01", "02", "10", "11", "12"]
-        disk.pieces.clear()
-
-
-def test_lines_on_either_way_keep_their_order(disk: Disk) -> None:
-    async def turn() -> None:
-        log_line("info", "abc", "short", {})
-        call_logger("abc").info("long")
-        log_line("info", "abc", "short again", {})
-        await asyncio.sleep(0)
-
-    asyncio.run(turn())
-    names = [json.loads(line)["event"] for line in b"".join(disk.pieces).splitlines()]
-    assert names == ["short", "long", "short again"]
-
-
-def test_a_full_disk_is_told_to_whoever_logs_once_the_buffer_is_full_too(disk: Disk) -> None:
-    failed: list[Exception] = []
-
-    def log_many() -> None:
-        for number in range(1000):
-            log_line("info", "abc", f"lost {number}", {})
-
-    async def turns() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: failed.append(context["exception"]))
-        log_line("info", "abc", "kept", {})
-        disk.full = True
-        await asyncio.sleep(0)
-        assert failed == []
-        with pytest.raises(OSError, match="No space left"):
-            log_many()
-        disk.full = False
-        await asyncio.sleep(0)
-
-    asyncio.run(turns())
-    assert json.loads(disk.pieces[0].splitlines()[0])["event"] == "kept"

@@ -1,8 +1,6 @@
 """Log lines: one JSON object per event, with `ts`, `level`, `event` and `call` in front, and nothing secret in it."""
 
-import asyncio
-import contextlib
-import io
+import atexit
 import logging
 import time
 from collections.abc import Callable, Mapping, MutableMapping
@@ -13,6 +11,7 @@ import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
+from dueto.app.outlet import Outlet
 from dueto.app.redact import clean, redact
 
 _FIRST = ("ts", "level", "event", "call")
@@ -42,18 +41,31 @@ def configure_logs(
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), timestamp_key="ts")
     processors = [*shared, renderer]
-    global _shortcut
-    _shortcut = _JsonLines(stream, _LEVELS[level], processors, worker) if format == "json" else None
+    global _shortcut, _leaving
+    finish_logs()
+    _leaving = _outlet(stream)
+    out: Any = stream if _leaving is None else _leaving
+    _shortcut = _JsonLines(out, _LEVELS[level], processors, worker) if format == "json" else None
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Bridge)]:
         root.removeHandler(handler)
     root.addHandler(_Bridge(logging.WARNING))
+
+
+_leaving: Outlet | None = None
+
+
+@atexit.register
+def finish_logs(patience_s: float = 1.0) -> None:
+    """Write what waits to be written. Before the stream is closed, have `configure_logs` name another."""
+    if _leaving is not None:
+        _leaving.drain(patience_s)
 
 
 def call_logger(unique_id: str) -> FilteringBoundLogger:
@@ -73,7 +85,7 @@ def log_line(level: Level, unique_id: str, event: str, fields: Mapping[str, Any]
 class _JsonLines:
     """structlog's way to a JSON line in one step: a short call has nine lines, which were a third of its cost."""
 
-    def __init__(self, stream: TextIO, threshold: int, processors: list[Processor], worker: str) -> None:
+    def __init__(self, stream: TextIO | Outlet, threshold: int, processors: list[Processor], worker: str) -> None:
         self._write = _writer(stream)
         self._threshold = threshold
         self._processors = processors
@@ -100,44 +112,22 @@ _shortcut: _JsonLines | None = None
 _encode = msgspec.json.Encoder().encode
 
 
-def _writer(stream: TextIO) -> Callable[[bytes], None]:
-    """Return what writes a line to `stream`, past its text layer where it has one."""
-    buffer = getattr(stream, "buffer", None)
-    if not isinstance(buffer, io.BufferedWriter):
-        msg = structlog.WriteLogger(stream).msg
-        return lambda line: msg(line.decode())
-    return _ByTurns(buffer)
+def _outlet(stream: TextIO) -> Outlet | None:
+    """Return the way past a stream's own buffers to its file; None: it has none."""
+    try:
+        fd = stream.fileno()
+    except OSError:  # io.UnsupportedOperation is one
+        return None
+    stream.flush()
+    return Outlet(fd, lambda dropped: structlog.get_logger().warning("log_lines_dropped", lines=dropped))
 
 
-class _ByTurns:
-    """Writes lines that come in one turn of the loop with one system call at its end; where no loop runs, each at once.
-
-    What can't be written stays in the buffer; once that is full, too, whoever logs gets the error.
-    """
-
-    __slots__ = ("_flush", "_flushing", "_write")
-
-    def __init__(self, buffer: io.BufferedWriter) -> None:
-        self._write = buffer.write
-        self._flush = buffer.flush
-        self._flushing: asyncio.AbstractEventLoop | None = None
-        "The loop that will flush."
-
-    def __call__(self, line: bytes) -> None:
-        self._write(line + b"\n")
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._flush()
-            return
-        if self._flushing is not loop:
-            self._flushing = loop
-            loop.call_soon(self._turn_is_over)
-
-    def _turn_is_over(self) -> None:
-        self._flushing = None
-        with contextlib.suppress(OSError):
-            self._flush()
+def _writer(stream: TextIO | Outlet) -> Callable[[bytes], None]:
+    """Return what writes a line."""
+    if isinstance(stream, Outlet):
+        return stream.line
+    msg = structlog.WriteLogger(stream).msg
+    return lambda line: msg(line.decode())
 
 
 class _Stamp:
