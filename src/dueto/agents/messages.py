@@ -1,6 +1,7 @@
 """Messages that callers leave: one JSON line each in a file of the configuration, or handed to your own coroutine."""
 
 import contextlib
+import fcntl
 import os
 import stat
 from collections.abc import Awaitable, Callable
@@ -49,7 +50,10 @@ class NotKept(ToolRefused):
 
 
 class MessageFile:
-    """Appends messages to one file; whole lines or nothing, on the disk when it returns."""
+    """Appends messages to one file; whole lines or nothing, on the disk when it returns.
+
+    Others may append to the same file, as every worker does. Each locks it (`flock`) from its size to the last byte.
+    """
 
     def __init__(self, path: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
         self._path = path
@@ -59,7 +63,12 @@ class MessageFile:
     def check(self) -> None:
         """Find out at start whether it can be written. Raises: SettingsError."""
         try:
-            os.close(self._open())
+            handle = self._open()
+            try:
+                with contextlib.suppress(BlockingIOError):  # another worker is writing: it can be locked
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            finally:
+                os.close(handle)
         except OSError as error:
             folder = self._path.parent
             remedy = "" if folder.exists() else f"; make its folder first: mkdir -p {folder}"
@@ -78,6 +87,7 @@ class MessageFile:
     def _append(self, line: bytes) -> None:
         handle = self._open()
         try:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # what is cut off again below is a line of our own
             size = os.fstat(handle).st_size
             if size + len(line) > self._largest_bytes:
                 raise OSError(0, f"{self._path.name} is full")
