@@ -22,6 +22,7 @@ from dueto.wire.esl import (
     Reply,
 )
 from dueto.wire.esl.formats import event_from_json, event_from_xml
+from dueto.wire.esl.messages import _NEEDLES
 from dueto.wire.esl.switch_end import (
     encode_api_response,
     encode_connect_answer,
@@ -362,11 +363,30 @@ def test_half_a_surrogate_pair_in_json_breaks_nothing() -> None:
     assert seen.body == "?"
 
 
-@pytest.mark.parametrize("digits", ["9" * 5000, "-1", "", "1e3", "²"])
+def test_bytes_that_are_no_utf8_are_read_as_such() -> None:
+    reply = one(b"Content-Type: command/reply\nReply-Text: +OK \xff\n\n")
+    assert isinstance(reply, Reply)
+    assert reply.text == "+OK \ufffd"
+    assert one(encode_api_response(b"\xff")).body == "\ufffd"
+    seen = event(plain(b"Event-Name: X\nA: \xff\n\xff: %FF\n\n"))
+    assert seen.as_dict() == {"Event-Name": "X", "A": "\ufffd", "\ufffd": "\ufffd"}
+    assert seen.get("\ud800", "absent") == "absent"
+
+
+def test_names_that_were_asked_for_are_not_kept_for_ever() -> None:
+    seen = event(HANGUP)
+    for number in range(3000):
+        seen.get(f"variable_{number}")
+        assert len(_NEEDLES) <= 1024
+    assert seen.find("Event-Name") == b"CHANNEL_HANGUP"
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "1" * 21, "-1", "", "1e3", "²"])
 def test_an_event_sequence_that_is_none_reads_zero(digits: str) -> None:
     seen = event(encode_event([("Event-Name", "X"), ("Event-Sequence", digits)]))
     assert seen.sequence == 0
     assert seen.number("Event-Sequence") is None
+    assert event(encode_event([("Event-Sequence", str(2**64 - 1))])).sequence == 2**64 - 1
 
 
 # -- limits
