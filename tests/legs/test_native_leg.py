@@ -5,6 +5,7 @@ import functools
 import gc
 import weakref
 from collections.abc import Callable, Coroutine
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from dueto.legs.esl_outbound import (
     LATER_S,
     MAX_COMMANDS,
     MAX_EARLY_EVENTS,
+    MAX_LATER_BYTES,
     OutboundLeg,
     OutboundOptions,
 )
@@ -87,6 +89,28 @@ async def test_a_silent_switch_is_given_up_when_its_time_is_over() -> None:
 
 
 @virtually
+async def test_who_may_not_come_is_refused_once_and_hears_nothing() -> None:
+    door = RememberingDoor()
+    switch, leg = wired(door, OutboundOptions(allow=(ip_network("192.0.2.0/24"),)))
+    await asyncio.sleep(60)
+    assert await switch.closed() == b""
+    assert door.refusals == [("control", "not_allowed", "127.0.0.1")]
+    assert leg.closed
+    await switch.aclose()
+
+
+@virtually
+async def test_a_switch_that_goes_before_it_answers_was_not_silent() -> None:
+    door = RememberingDoor()
+    switch, leg = wired(door)
+    switch.end()
+    await asyncio.sleep(60)
+    assert leg.closed
+    assert door.refusals == []
+    await switch.aclose()
+
+
+@virtually
 async def test_a_connect_answer_in_the_last_moment_counts() -> None:
     door = RememberingDoor()
     switch, leg = wired(door, OutboundOptions(connect_s=5.0))
@@ -129,6 +153,36 @@ async def test_who_is_hung_up_now_is_heard_before_the_last_events_of_who_is_gone
     assert now() - began == pytest.approx(LATER_S)
     await gone.aclose()
     await living.aclose()
+
+
+@virtually
+async def test_of_who_is_gone_no_more_waits_than_may() -> None:
+    switch, leg, sink = await opened()
+    switch.send(switch.event("CHANNEL_HANGUP"))
+    await sink.until("CHANNEL_HANGUP")
+    state = switch.event("CHANNEL_STATE", {"variable_long": "x" * (MAX_LATER_BYTES // 10)})
+    for _ in range(MAX_LATER_BYTES // len(state)):
+        leg.data_received(state)
+    assert sink.names == ["CHANNEL_HANGUP"]
+    leg.data_received(state)
+    assert sink.names == ["CHANNEL_HANGUP", *["CHANNEL_STATE"] * (MAX_LATER_BYTES // len(state) + 1)]
+    await switch.aclose()
+
+
+@virtually
+async def test_nothing_is_heard_behind_the_end() -> None:
+    door = RememberingDoor()
+    switch, leg = wired(door)
+    await switch.open()
+    await door.leg()
+    sink = door.sink
+    sink.on_event = lambda event: leg.abort()
+    switch.send(switch.event("DTMF"), switch.event("DTMF"), b"nonsense\n\n")
+    await sink.until("closed")
+    assert sink.heard[-1] == "closed: broken off by us"
+    assert sink.names == ["DTMF", "closed"]
+    assert door.refusals == []
+    await switch.aclose()
 
 
 @pytest.mark.parametrize("breaks", [False, True])
