@@ -168,6 +168,7 @@ async def test_a_leg_whose_channel_lives_lets_go_at_once(line: Line) -> None:
     assert await line.switch.closed() == b""
     await line.sink.until("closed")
     assert line.sink.names == ["closed"]
+    assert line.door.refusals == []
 
 
 async def test_after_a_hangup_exit_waits_for_the_last_event(line: Line) -> None:
@@ -175,14 +176,18 @@ async def test_after_a_hangup_exit_waits_for_the_last_event(line: Line) -> None:
     await line.sink.until("CHANNEL_HANGUP")
     line.leg.notify_session_ended("the caller hung up")
     line.leg.notify_session_ended("twice is once")
+    line.switch.send(line.switch.event("CHANNEL_STATE"))
+    await line.sink.until("CHANNEL_STATE")
     asked = asyncio.ensure_future(line.leg.api("status"))
     command = await line.switch.command()
     assert command.line == "api status"  # and no exit before it
     line.switch.answer(command)
     await asked
-    line.switch.send(line.switch.event("CHANNEL_HANGUP_COMPLETE"))
-    assert (await line.switch.command()).line == "exit"
-    await line.sink.until("CHANNEL_HANGUP_COMPLETE")
+    line.switch.send(line.switch.event("CHANNEL_HANGUP_COMPLETE"), line.switch.event("DTMF"))
+    line.switch.answer(await line.switch.command())
+    assert await line.switch.closed() == b""
+    assert line.switch.received.endswith(b"api status\n\nexit\n\n")
+    assert line.sink.names[:4] == ["CHANNEL_HANGUP", "CHANNEL_STATE", "CHANNEL_HANGUP_COMPLETE", "DTMF"]
 
 
 async def test_exit_is_said_once_and_nothing_after_it(line: Line) -> None:
@@ -196,6 +201,7 @@ async def test_exit_is_said_once_and_nothing_after_it(line: Line) -> None:
     line.switch.answer(exit_command)
     assert exit_command.line == "exit"
     assert await line.switch.closed() == b""
+    assert line.switch.received.endswith(b"exit\n\n")
 
 
 async def _everybody_waits(line: Line) -> list["asyncio.Future[object]"]:

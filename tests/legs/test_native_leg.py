@@ -99,14 +99,16 @@ async def test_who_may_not_come_is_refused_once_and_hears_nothing() -> None:
     await switch.aclose()
 
 
+@pytest.mark.parametrize("refusals", [[], [("control", "protocol_error", "127.0.0.1")]])
 @virtually
-async def test_a_switch_that_goes_before_it_answers_was_not_silent() -> None:
+async def test_a_switch_that_ends_it_before_it_answers_was_not_silent(refusals: list[tuple[str, str, str]]) -> None:
     door = RememberingDoor()
     switch, leg = wired(door)
+    switch.send(*(b"nonsense\n\n" for _ in refusals))
     switch.end()
     await asyncio.sleep(60)
     assert leg.closed
-    assert door.refusals == []
+    assert door.refusals == refusals
     await switch.aclose()
 
 
@@ -264,6 +266,10 @@ async def test_a_closing_leg_does_not_wait_for_a_switch_that_reads_nothing() -> 
     leg.post(Api("uuid_setvar", "x a b"))
     switch.send(b"nonsense\n\n")
     began = now()
+    await asyncio.sleep(CLOSE_S / 2)
+    with pytest.raises(LegClosed):
+        await leg.api("status")
+    assert now() - began == pytest.approx(CLOSE_S / 2)
     await sink.until("closed")
     assert now() - began == pytest.approx(CLOSE_S)
     assert sink.names == ["closed"]
