@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dueto.call import phase
+from dueto.call.actions import PERFORMERS
 from dueto.call.phase import Action, AgentIs, CallState, Leg, Phase, step
 
 EVENTS: tuple[phase.Event, ...] = (
@@ -35,6 +36,10 @@ EVENTS: tuple[phase.Event, ...] = (
 )
 STATES = [CallState(*parts) for parts in product(Phase, Leg, Leg, AgentIs, (False, True), (False, True))]
 AUDIBLE = {Action.UNMUTE, Action.START_AGENT}
+
+
+def test_every_action_has_its_performer() -> None:
+    assert set(PERFORMERS) == set(Action)
 
 
 def test_every_event_class_is_walked() -> None:

@@ -72,7 +72,7 @@ class Conduct(Part):
             session.unique_id, session.secretary, session.caller_number, session.house.rules.rate_hz, "mono", ""
         )
         request = replace(request, token=secrets.token_urlsafe(24))
-        session.tokens.add(request.token)
+        session.tokens |= {request.token}
         url = session.house.path.build(session.stream_base_url(), request)
         if session.house.finder is not None and session.media is None:
             session.started_with = await session.house.finder.to_start(session, control)

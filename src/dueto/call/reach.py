@@ -16,8 +16,8 @@ from dueto.wire.media import Dialect
 if TYPE_CHECKING:
     from dueto.call.voice import Voice
 
-_UP = Leg.UP
-"Looked up once: a member of an Enum costs as much as a call, and this is asked for every frame."
+_UP, _ENDED = Leg.UP, Phase.ENDED
+"Looked up once: a member of an Enum costs as much as a call, and these are asked for every frame, and more."
 
 
 class Reach:
@@ -27,21 +27,21 @@ class Reach:
     house: House
     registry: Registry
     state: CallState
-    control: ControlLeg | None
-    media: MediaLeg | None
+    control: ControlLeg | None = None
+    media: MediaLeg | None = None
     stream_away: bool = False
     "The stream is over for now, by what the channel is doing; it comes back by itself."
     control_up: Latch
     voice: "Voice"
-    started_with: Dialect | None
+    started_with: Dialect | None = None
     "How we started its stream, where that had to be found out."
-    b_leg: str
+    b_leg: str = ""
     "The Unique-ID of a channel that is being placed for this call, and dies with it."
 
     @property
     def ended(self) -> bool:
         """Whether the call is over."""
-        return self.state.phase is Phase.ENDED
+        return self.state.phase is _ENDED
 
     def can(self, verb: str) -> bool:
         """Whether `verb` could work right now."""

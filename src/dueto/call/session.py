@@ -6,26 +6,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dueto.call import phase
+from dueto.call.actions import PERFORMERS
 from dueto.call.conduct import Conduct
 from dueto.call.dialects import DialectFinder
-from dueto.call.events import (
-    Bridged,
-    CallEvent,
-    ControlJoined,
-    ControlLost,
-    Dtmf,
-    Held,
-    HungUp,
-    MediaLost,
-    MediaResumed,
-    Resumed,
-    Unbridged,
-)
+from dueto.call.ending import Ending
+from dueto.call.events import Dtmf
 from dueto.call.hold import Hold
 from dueto.call.house import WORKER, House
 from dueto.call.latch import Latch
 from dueto.call.life import Life
-from dueto.call.phase import Action, CallState, Leg, Phase, step
+from dueto.call.phase import Action, CallState, Phase, step
 from dueto.call.reach import Reach
 from dueto.call.recording import Recording
 from dueto.call.registry import Registry
@@ -39,50 +29,40 @@ from dueto.call.voice import Voice
 from dueto.errors import DuetoError, NotCapable
 from dueto.legs.ports import DEAF, ControlLeg, MediaLeg
 from dueto.wire.esl import Api, Event
-from dueto.wire.media import Dialect
 
-_TELLS: dict[Action, tuple[str, CallEvent]] = {
-    Action.TELL_CONTROL_JOINED: ("control_joined", ControlJoined()),
-    Action.TELL_CONTROL_LOST: ("control_lost", ControlLost()),
-    Action.TELL_MEDIA_LOST: ("media_lost", MediaLost()),
-    Action.TELL_MEDIA_RESUMED: ("media_resumed", MediaResumed()),
-    Action.TELL_HELD: ("held", Held()),
-    Action.TELL_RESUMED: ("resumed", Resumed()),
-    Action.TELL_UNBRIDGED: ("unbridged", Unbridged()),
-}
 _AUDIBLE = (Phase.TALKING, Phase.TRANSFERRING)
 
 
 class Session(Reach):
     """The inside of one call. Made by the desk; both legs report here, the agent acts through `Call`."""
 
+    # What most calls leave as it is stands here: with at most 30 attributes of its own a session needs no dict.
+    secretary = ""
+    caller_number = ""
+    caller_name = ""
+    destination_number = ""
+    tokens: frozenset[str] = frozenset()
+    "Tokens of the streams we started ourselves."
+    sealed = False
+    waiting_tone = False
+    bridged: asyncio.Future[str] | None = None
+    "Who waits for CHANNEL_BRIDGE."
+    module_event: Callable[[str, str], bool] | None = None
+    "Who is asked first about the audio module's events; true: it was his."
+    gather_digit: Callable[[Dtmf], None] | None = None
+    "Who gets the digits, in place of the DTMF map and the agent."
+    recording: Recording | None = None
+    _log: Any = None
+
     def __init__(self, unique_id: str, house: House, registry: Registry) -> None:
         self.unique_id = unique_id
         self.house = house
         self.registry = registry
-        self.secretary = ""
-        self.caller_number = ""
-        self.caller_name = ""
-        self.destination_number = ""
+        self.born_at = house.clock()
         self.rate_hz = house.rules.rate_hz
         self.state = CallState()
-        self.control: ControlLeg | None = None
-        self.media: MediaLeg | None = None
-        self.tokens: set[str] = set()
-        "Tokens of the streams we started ourselves."
         self.media_up = Latch()
         self.control_up = Latch()
-        self.waiting_tone = False
-        self.bridged: asyncio.Future[str] | None = None
-        "Who waits for CHANNEL_BRIDGE."
-        self.started_with: Dialect | None = None
-        self.module_event: Callable[[str, str], bool] | None = None
-        "Who is asked first about the audio module's events; true: it was his."
-        self.b_leg = ""
-        self.sealed = False
-        self.gather_digit: Callable[[Dtmf], None] | None = None
-        "Who gets the digits, in place of the DTMF map and the agent."
-        self.tasks = Tasks(unique_id, self._task_failed, self.check_over)
         self.conduct = Conduct(self)
         self.unicast = UnicastStream(self, house.unicast) if house.unicast is not None else None
         self.voice = Voice(self)
@@ -90,21 +70,13 @@ class Session(Reach):
         self.transcript = Transcript(self.journal)
         self.hold = Hold(self)
         self.seat = Seat(self)
-        self.recording: Recording | None = None
         self.life = Life(unique_id, house.rules.hangup_grace_s)
-        self._log: Any = None
-        self._loop = asyncio.get_running_loop()
-        self._timers = Timers(self)
+        self.ending = Ending(self)
+        self.tasks = Tasks(unique_id, self._task_failed, self.ending.check)
+        self.timers = Timers(self)
+        self.channel_events = ChannelEvents(self)
         self._happening = False
         self._to_happen: list[phase.Event] = []
-        self._to_note: list[tuple[str, dict[str, object]]] = []
-        "What is noted of the hangup, once the agent has had its turn."
-        self._cause: str | None = None
-        self._witness = ""
-        self._born = house.clock()
-        self._gone_at = 0.0
-        self.channel_events = ChannelEvents(self)
-        self._is_over = self._lets_go = False
 
     def __repr__(self) -> str:
         return f"<Session {self.unique_id} {self.state.phase.value}>"
@@ -119,16 +91,16 @@ class Session(Reach):
     @property
     def hung_up(self) -> bool:
         """Whether the channel is gone, or was given up for want of a stream: nothing may join it any more."""
-        return self._witness != "left" or self.conduct.gave_up
+        return self.ending.witness != "left" or self.conduct.gave_up
 
     @property
     def hangup_cause(self) -> str:
         """Why the channel was hung up, as far as we were told."""
-        return self._cause or ""
+        return self.ending.cause or ""
 
     def let_go_within(self, seconds: float) -> None:
         """Call the letting go done after `seconds`, whatever became of it: a dead switch answers nothing."""
-        self._timers.start("let_go", (seconds, phase.Left()))
+        self.timers.start("let_go", (seconds, phase.Left()))
 
     def leave(self, **variables: str) -> None:
         """Give the channel back to the dialplan."""
@@ -141,6 +113,13 @@ class Session(Reach):
             self.control.abort()
         if self.media is not None:
             self.media.close()
+
+    def release(self) -> None:
+        """Nothing of the call is left: undo the circles in which its objects hold each other."""
+        self.tasks.release()
+        self.transcript.release()
+        self.voice.release()
+        self.control = self.media = self.recording = None
 
     def alive(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Bound a verb to the call's life: the end of the call wakes it with CallEnded."""
@@ -190,19 +169,15 @@ class Session(Reach):
 
     def journal(self, event: str, **fields: object) -> None:
         """Note something worth a log line."""
-        if self._to_note:
-            self._note_hangup()
+        if self.ending.to_note:
+            self.ending.note()
         self.house.journal(self.unique_id, event, fields)
         if self.recording is not None:
             self.recording.note(event, fields)
 
     def hangup_delivered(self) -> None:
         """The agent is about to be handed HungUp."""
-        to_agent_ms = (self.house.clock() - self._gone_at) * 1000
-        if self._to_note:
-            self._to_note.append(("hangup_delivered", {"to_agent_ms": to_agent_ms}))
-        else:
-            self.journal("hangup_delivered", to_agent_ms=to_agent_ms)
+        self.ending.delivered()
 
     def record(self) -> Recording:
         """Begin a recording, and say so to the caller where the rules want it. Raises: NotCapable: says why not."""
@@ -298,7 +273,7 @@ class Session(Reach):
 
     def control_event(self, leg: ControlLeg, event: Event) -> None:
         """An event of the channel. Once the agent knows that it was hung up, and why, none means anything any more."""
-        if self._cause is None or not self.state.told:
+        if self.ending.cause is None or not self.state.told:
             self.channel_events.by_leg(leg, event)
 
     def control_lingering(self, leg: ControlLeg) -> None:
@@ -309,7 +284,7 @@ class Session(Reach):
     def control_closed(self, leg: ControlLeg, reason: str) -> None:
         """A control leg ended; only the current one means anything."""
         if self.state.told:  # it can wait until other calls that end in this turn of the loop are told so
-            self._loop.call_soon(self._control_closed, leg, reason)
+            asyncio.get_running_loop().call_soon(self._control_closed, leg, reason)
         else:
             self._control_closed(leg, reason)
 
@@ -319,7 +294,7 @@ class Session(Reach):
             if self.unicast is not None:
                 self.unicast.control_gone()
             self.happen(phase.ControlClosed())
-        self.check_over()
+        self.ending.check()
 
     def media_text(self, leg: MediaLeg, text: str) -> None:
         """Metadata, or what the dialplan had the module send."""
@@ -332,7 +307,7 @@ class Session(Reach):
             self.journal("media_closed", code=code, reason=reason)
             self.voice.stream_lost(stopped=code != 1006)
             self.happen(phase.MediaClosed())
-        self.check_over()
+        self.ending.check()
 
     def notify_session_ended(self, reason: str) -> None:
         """The session side is over, whatever the switch thinks: end the call, and tell the control leg so, once."""
@@ -350,180 +325,18 @@ class Session(Reach):
             while self._to_happen:
                 event = self._to_happen.pop(0)
                 if isinstance(event, phase.ChannelGone):
-                    self._cause = self._cause or event.cause
-                    self._witness = self._witness or event.witness
+                    self.ending.proved(event.cause, event.witness)
                 before = self.state
                 self.state, actions = step(before, event)
                 if self.state is not before:
                     self.audio_changed()
                 for action in actions:
-                    self._perform(action, event, before)
+                    PERFORMERS[action](self, event, before)
         finally:
             self._happening = False
         if self.ended:
-            self.check_over()
-
-    def _perform(self, action: Action, event: phase.Event, before: CallState) -> None:
-        match action:  # what every call comes to stands first
-            case Action.TELL_HUNG_UP:
-                self._tell_hung_up(before)
-            case Action.END:
-                self._end(before)
-            case Action.EXPECT_MEDIA:
-                self._await_media()
-                if self.conduct.has_company():
-                    self._start("expect_media", self.conduct.expect_media)
-                self.seat.expect()
-            case Action.PAIRED:
-                waited_ms = round((self.house.clock() - self._born) * 1000)
-                order = "control_first" if isinstance(event, phase.MediaCame) else "media_first"
-                self.journal("paired", order=order, waited_ms=waited_ms)
-            case Action.START_AGENT:
-                self._timers.stop("media")
-                if self.waiting_tone and self.control is not None:
-                    self.waiting_tone = False
-                    self._start("end of waiting tone", self.control.break_all)
-                recorder = self.house.recorder
-                if recorder is not None and recorder.wants(self.destination_number, self.caller_number):
-                    self.record()
-                self.seat.start()
-            case Action.TELL_BRIDGED if isinstance(event, phase.BridgeBegan):
-                self.note_state("bridged")
-                self.journal("bridged", other=event.other_id)
-                self.seat.tell(Bridged(event.other_id))
-            case Action.MUTE:
-                self._mute()
-            case Action.UNMUTE:
-                self.note_state("agent")
-                self._pause_stream("resume")
-                self.voice.unbridged()
-            case Action.WARN:
-                waited_ms = round((self.house.clock() - self._born) * 1000)
-                self.journal("pairing_late", waited_ms=waited_ms)
-                self._start("late media", self.conduct.late)
-            case Action.MISSING_MEDIA:
-                self.conduct.result(dueto_result="no_media")
-                self.journal("media_missing")
-                hang = self.house.rules.on_missing_media == "hangup"
-                self._start("missing media", self.conduct.hang_up if hang else self.conduct.leave)
-            case Action.START_GRACE:
-                self._timers.start("grace", (self.house.rules.hangup_grace_s, phase.GraceOver()))
-            case Action.RECLAIM:
-                self._start("reclaim", self.conduct.reclaim)
-            case Action.RESTART_STREAM:
-                self._start("restart", self.conduct.restart_stream)
-            case Action.FINISH:
-                self._start("finish", self.conduct.finish)
-            case Action.RESCUE:
-                self._start("rescue", self.conduct.rescue)
-            case Action.LEAVE:
-                self._start("leave", self.conduct.leave)
-            case Action.HANG_UP if isinstance(event, phase.HangupAsked):
-                self.conduct.cause(event.cause)
-                self._start("hang up", self.conduct.hang_up)
-            case _ if action in _TELLS:
-                self._tell(action)
-
-    def _tell(self, action: Action) -> None:
-        name, told = _TELLS[action]
-        if action is Action.TELL_HELD:
-            told = Held("us" if self.hold.ours else "caller")
-        self.journal(name)
-        if action is Action.TELL_RESUMED:
-            self.hold.over()
-        self.seat.tell(told)
-        if action in (Action.TELL_HELD, Action.TELL_RESUMED):
-            self.voice.pause(self.state.held)
-
-    def _end(self, before: CallState) -> None:
-        """No frame passes any more, and no verb begins; the rest, notes included, comes right after the agent's turn.
-
-        In a process that has a thousand calls, the rest was two thirds of the way from the switch's bytes to the agent.
-        """
-        self._gone_at = self.house.clock()
-        self._name_witness(before)
-        self._to_note.append(("hungup", {"cause": self._cause, "witness": self._witness}))
-        self.life.end()
-        self.stream_away = True
-        self._lets_go = True  # the agent has been told, so its turn is in the loop's queue: this comes behind it
-        self._loop.call_soon(self._let_go)
-
-    def _let_go(self) -> None:
-        """End what the call does and holds: most of what a hangup costs, the stream's CLOSE more than the rest."""
-        self._lets_go = False
-        self._timers.stop_all(but="" if self.state.told else "grace")
-        self._note_hangup()
-        self.voice.silence()
-        self.tasks.cancel()
-        self.voice.end()
-        if self.b_leg:
-            self.cancel_b_leg()
-        if self.recording is not None:
-            self.recording.finish()
-        if self.media is not None:
-            self.media.close()
-        if self.control is not None:
-            self.control.notify_session_ended(self._witness)
-        self.seat.forget()
-        self.seat.close(self.house.rules.closing_s)
-        self.check_over()
-
-    # -- inside
-
-    def _note_hangup(self) -> None:
-        notes, self._to_note = self._to_note, []
-        for event, fields in notes:
-            self.journal(event, **fields)
-
-    def _name_witness(self, before: CallState) -> None:
-        if not self._witness:
-            never = before.control is Leg.AWAITED
-            self._witness = "left" if before.phase is Phase.LEAVING else "media_close" if never else "both_legs_gone"
-
-    def _tell_hung_up(self, before: CallState) -> None:
-        self._timers.stop("grace")
-        self._name_witness(before)
-        self.seat.tell(HungUp(self._cause, self._witness))
-
-    def _await_media(self) -> None:
-        rules = self.house.rules
-        due: list[tuple[float, phase.Event]] = [(rules.warn_after_s, phase.WarnTime())]
-        if rules.give_up_after_s > 0:
-            due.append((rules.give_up_after_s, phase.GiveUpTime()))
-        self._timers.start("media", *due)
-
-    def _mute(self) -> None:
-        self.voice.silence()
-        if self.state.phase is Phase.BRIDGED:
-            self._pause_stream("pause")
-
-    def _pause_stream(self, how: str) -> None:
-        control = self.control_now()
-        if self.unicast is not None:
-            self.unicast.bridged(how == "pause")
-        elif control is not None and control.capabilities.api and self.state.media is Leg.UP:
-            control.post(Api(self.dialect.command, f"{self.unique_id} {how}"))
-
-    def _start(self, name: str, work: Callable[[], Any]) -> None:
-        self.tasks.start(name, work())
+            self.ending.check()
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         if not (self.ended and isinstance(error, DuetoError)):
             self.log.error("task_failed", task=name, error=f"{type(error).__name__}: {error}")
-
-    def check_over(self) -> None:
-        """Once both legs, the agent and every task have let go, nothing of the call is left."""
-        if not self.ended or not self.state.told or self._lets_go or self._is_over or self.tasks or self.seat.taken:
-            return
-        if any(leg is not None and not leg.closed for leg in (self.control, self.media)):
-            return
-        self._is_over = True
-        self._timers.stop_all()
-        duration_s = self._gone_at - self._born
-        self.journal("call_ended", duration_s=duration_s, cause=self._cause, **self.voice.figures())
-        self.channel_events.close()
-        self.registry.over(self)
-        self.tasks.release()
-        self.transcript.release()
-        self.voice.release()
-        self.control = self.media = self.recording = None

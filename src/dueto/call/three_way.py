@@ -70,7 +70,7 @@ class ThreeWay:
         media = session.media_now()
         assert media is not None
         request = replace(media.request, token=secrets.token_urlsafe(24))
-        session.tokens.add(request.token)
+        session.tokens |= {request.token}
         url = session.house.path.build(session.stream_base_url(), request)
         session.media_up.clear()
         dialect = media.dialect
