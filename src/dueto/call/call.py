@@ -310,13 +310,7 @@ class Call:
                     timeout_s=timeout_s,
                 )
         except CallEnded:
-            known = self._session.house.destinations
-            destination = target if isinstance(target, Destination) else known.get(target)
-            if destination is None or destination.via != "refer":
-                raise
-            with contextlib.suppress(CallEnded, TimeoutError):
-                await self.wait_for(HungUp, timeout_s=1.0)  # the cause may come a moment later
-            if self._session.hangup_cause == REFERRED:  # the channel's end is how a REFER succeeds
+            if await self._followed_refer(target):
                 return TransferResult("let_go", REFERRED)
             raise
 
@@ -500,6 +494,16 @@ class Call:
                 raise NotCapable("the call has no control leg")
             with self._session.application(application):
                 return await control.execute(application, argument, timeout_s=timeout_s)
+
+    async def _followed_refer(self, target: str | Destination) -> bool:
+        """Whether the call ended because the caller's telephone went to `target`: that is how a REFER succeeds."""
+        known = self._session.house.destinations
+        destination = target if isinstance(target, Destination) else known.get(target)
+        if destination is None or destination.via != "refer":
+            return False
+        with contextlib.suppress(CallEnded, TimeoutError):
+            await self.wait_for(HungUp, timeout_s=1.0)  # the cause may come a moment later
+        return self._session.hangup_cause == REFERRED
 
     async def _until_ended(self, event: Happening) -> None:
         if self.ended:

@@ -4,23 +4,19 @@ It speaks as `worker.py` does. What is of its vocabulary, by the grammar's own m
 far surer; everything else is written down by pocketsphinx's own language model.
 """
 
-import json
-import os
-import sys
 import warnings
 from typing import Any
 
-from dueto.agents.speech.decoder import NOTHING, Recogniser
+from dueto.agents.speech.decoder import NOTHING, Recogniser, Understood
 from dueto.agents.speech.judge import THRESHOLD
 from dueto.agents.speech.model import find_model
 from dueto.agents.speech.narrowband import MODEL_HZ, prepare
-from dueto.agents.speech.pipe import read, write
 from dueto.agents.speech.vocabulary import Vocabulary
-from dueto.agents.speech.worker import NICENESS
+from dueto.agents.speech.worker import serve
 
 
 class Dictation:
-    """Takes an utterance, returns its words."""
+    """Takes an utterance, returns its words. (How sure they are nobody knows: 1.0.)"""
 
     def __init__(self, vocabulary: Vocabulary | None) -> None:
         """Load the models: about a second and 120 MB. Raises: SettingsError: the extra is not installed."""
@@ -37,11 +33,11 @@ class Dictation:
             fwdflat=False,  # a second pass over the words that the first one found: half of the time
         )
 
-    def understand(self, pcm: bytes) -> str:
+    def understand(self, pcm: bytes) -> Understood:
         """Return what was said in `pcm`: L16 at 8 kHz, one utterance."""
         known = self._known.understand(pcm) if self._known is not None else NOTHING
         if known.text and known.confidence >= THRESHOLD:
-            return known.text
+            return Understood(known.text, 1.0)
         decoder = self._decoder
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
             decoder.start_stream()  # else the noise that was learnt from the utterance before is taken out of this one
@@ -49,27 +45,8 @@ class Dictation:
         decoder.process_raw(prepare(pcm), full_utt=True)
         decoder.end_utt()
         found = decoder.hyp()
-        return found.hypstr if found is not None else ""
-
-
-def main() -> None:
-    """Serve until the end of stdin."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    os.nice(NICENESS)
-    requests = sys.stdin.buffer
-    first = read(requests)
-    if first is None:
-        return
-    try:
-        dictation = Dictation(Vocabulary.from_json(first) if first else None)
-    except Exception as error:
-        write(answers, f"{type(error).__name__}: {error}".encode())
-        return
-    write(answers, b"")
-    while (pcm := read(requests)) is not None:
-        write(answers, json.dumps([dictation.understand(pcm), 1.0]).encode())
+        return Understood(found.hypstr if found is not None else "", 1.0)
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda first: Dictation(Vocabulary.from_json(first) if first else None).understand)
