@@ -99,6 +99,20 @@ async def test_the_switchs_name_for_us_is_kept_only_if_it_is_a_plain_one(host: s
 
 
 @pytest.mark.parametrize(
+    ("host", "names_port"), [("media.example.org", True), ("media.example.org:1", False), ("a b", False)]
+)
+async def test_a_module_that_leaves_the_port_out_of_our_name_came_to_this_one(host: str, names_port: bool) -> None:
+    door = RememberingMediaDoor()
+    async with media_bench(door) as bench:
+        peer = await bench.connect()
+        peer.send(handshake(TARGET, "Sec-WebSocket-Protocol: audio.drachtio.org", host=host))
+        assert (await peer.response())[0] == 101
+        await eventually(lambda: bool(door.legs), door.changed)
+        plain = f"ws://{host}" if host != "a b" else ""
+        assert door.legs[0].base_url == (f"{plain}:{bench.port}" if names_port else plain)
+
+
+@pytest.mark.parametrize(
     ("target", "status", "reason"),
     [
         ("/", 404, "unknown_path"),
