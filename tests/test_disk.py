@@ -1,7 +1,6 @@
 """The thread that works on files: in order, bounded, and nobody's hostage."""
 
 import asyncio
-import gc
 import os
 import subprocess
 import sys
@@ -85,12 +84,10 @@ async def test_a_thread_keeps_nothing_of_what_it_did_and_ends_with_its_owner() -
     await disk.flushed()
     del call
     await disk.flushed()
-    gc.collect()
     assert gone() is None
     thread = disk._thread
     assert thread is not None
     del disk
-    gc.collect()
     await asyncio.to_thread(thread.join, PATIENCE_S)
     assert not thread.is_alive()
 

@@ -329,6 +329,26 @@ def test_a_provider_that_cuts_itself_is_silenced_and_told_nothing() -> None:
     assert seen.audible_ms == pytest.approx(1000, abs=300)
 
 
+def test_what_a_provider_cut_when_all_that_had_come_of_it_was_heard_was_interrupted_all_the_same() -> None:
+    async def script(model: ScriptedProvider) -> None:
+        await model.says("a", 400, last=False)
+        model.tell(Transcribed(Said("agent", "one two"), "a"))
+        await asyncio.sleep(1.0)  # slower than its speech
+        model.tell(Cut("a"))
+        await model.says("b", 400)
+        model.tell(Transcribed(Said("agent", "Yes?"), "b"))
+        await asyncio.sleep(1.0)
+        model.tell(Cut("b"))
+        model.end()
+
+    seen = scene(script)
+    assert seen.audible_ms == pytest.approx(800, abs=40)
+    assert [(fields["text"], fields["heard_ms"], fields["interrupted"]) for fields in seen.noted("transcript")] == [
+        ("one two", 400, True),
+        ("Yes?", 400, False),
+    ]
+
+
 def test_the_latency_of_a_turn_counts_until_its_first_frame_is_heard() -> None:
     async def script(model: ScriptedProvider) -> None:
         await model.says("greeting", 300)

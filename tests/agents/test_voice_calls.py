@@ -5,7 +5,7 @@ What the simulated caller heard is the judge.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from tests.agents.fakes import gemini_live as fake_gemini
 from tests.agents.fakes.sockets import FakeServer, tone
 from tests.support.running import Running, running
 
-from dueto.agents import elevenlabs as elevenlabs_module
 from dueto.agents.elevenlabs import elevenlabs
 from dueto.agents.gemini_live import gemini_live
 from dueto.agents.own_tools import load_tools
@@ -47,6 +46,12 @@ class Scene:
             await call.done()
             await call.released()
         return call
+
+    async def said(self, text: str, line: Line) -> None:
+        """Wait until the agent has said that, and the caller heard the last of it."""
+        while ("agent", text) not in self.transcript:
+            await self.here.until_noted("transcript", times=len(self.transcript) + 1)
+        await line.hears_silence(100)
 
     def noted(self, name: str) -> list[dict[str, Any]]:
         return [dict(fields) for _, entry, fields in self.here.journal if entry == name]
@@ -80,13 +85,6 @@ async def scene(kind: str, script: Any, **house: Any) -> AsyncIterator[Scene]:
         await fake.aclose()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _soon_over() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(elevenlabs_module, "ANSWER_OVER_S", 0.05)
-        yield
-
-
 def audible_ms(call: SimCall, hz: float) -> int:
     """How much of a tone the caller heard, in frames of 20 ms."""
     frames = np.frombuffer(call.heard, np.int16).reshape(-1, call.rate_hz // 50).astype(np.float64)
@@ -118,8 +116,7 @@ async def test_a_caller_is_transferred_to_a_busy_department_and_said_goodbye(kin
         brought.append(outcome(await session.asks("end_call", {"reason": "done"})))
 
     async def talk(line: Line) -> None:
-        await line.hears_speech()
-        await line.hears_silence(100)
+        await at.said("Good morning, this is Dueto.", line)
         await line.say(tone(200, 8000, 300))
         await line.until_hangup()
 
@@ -157,37 +154,34 @@ def audible_up(session: Any, kind: str, hz: float) -> int:
 @on_both
 async def test_a_caller_who_interrupts_is_heard_and_the_transcript_says_how_far_it_came(kind: str) -> None:
     text = "one two three four five six seven eight nine ten eleven twelve"
-    over = asyncio.Event()
 
     async def script(session: Any) -> None:
-        assert not await opens(session, text, 3000, 500)
+        session.server.speed = 200  # far ahead of what is heard, on a busy machine too
+        assert not await opens(session, text, 8000, 500)
+        session.server.speed = 8
         await session.hears("Stop!")
         await session.says("Yes?", 200, hz=900)
-        over.set()
 
     async def talk(line: Line) -> None:
         await line.hears_speech()
         await line.wait(0.4)
         await line.say(tone(300, 8000, 300))
-        await over.wait()
-        await line.hears_silence(200)
+        await at.said("Yes?", line)
 
     async with scene(kind, script) as at:
         call = await at.call(talk)
         heard_ms = audible_ms(call, 500)
-        assert 400 < heard_ms < 2800  # it was cut while the caller still spoke
+        assert 0 < heard_ms < 7800  # it was cut while the caller still spoke
         assert audible_ms(call, 900) == pytest.approx(200, abs=40)
         (cut,) = [note for note in at.noted("transcript") if note.get("interrupted")]
         assert cut["heard_ms"] == pytest.approx(heard_ms, abs=100)
-        assert cut["text"].startswith("one two")
-        assert cut["text"].endswith("...")
-        assert not cut["text"].startswith(text)
+        assert cut["text"].startswith("one")
+        assert cut["text"] != text
+        assert text.startswith(cut["text"].removesuffix("...").strip())
 
 
 @on_both
 async def test_a_key_that_is_pressed_cuts_the_model_and_is_answered(kind: str) -> None:
-    over = asyncio.Event()
-
     async def script(session: Any) -> None:
         first = asyncio.ensure_future(opens(session, "Press one for sales, or just say what you want.", 5000, 500))
         await session.hearing.ms(20)  # by then the greeting was asked for
@@ -199,13 +193,11 @@ async def test_a_key_that_is_pressed_cuts_the_model_and_is_answered(kind: str) -
         else:
             session.interrupts()
         await session.says("Sales.", 300, hz=900)
-        over.set()
 
     async def talk(line: Line) -> None:
         await line.hears_speech()
         await line.press("1#", ms=80)
-        await over.wait()
-        await line.hears_silence(200)
+        await at.said("Sales.", line)
 
     async with scene(kind, script) as at:
         call = await at.call(talk)
@@ -215,16 +207,12 @@ async def test_a_key_that_is_pressed_cuts_the_model_and_is_answered(kind: str) -
 
 @on_both
 async def test_a_provider_that_is_slower_than_its_speech_is_heard_to_the_end(kind: str) -> None:
-    over = asyncio.Event()
-
     async def script(session: Any) -> None:
         session.server.speed = 0.8
         await opens(session, "Good morning.", 600, 500)
-        over.set()
 
     async def talk(line: Line) -> None:
-        await over.wait()
-        await line.hears_silence(300)
+        await at.said("Good morning.", line)
 
     async with scene(kind, script) as at:
         call = await at.call(talk)
@@ -247,8 +235,7 @@ async def test_a_gemini_session_moves_in_mid_call_and_the_caller_notices_nothing
             await line.hears_speech()
             await at.here.until_noted("provider_rolled_over")
             await line.say(tone(300, 8000, 300))
-            await line.hears_speech()
-            await line.hears_silence(200)
+            await at.said("I am.", line)
 
         call = await at.call(talk)
         assert audible_ms(call, 500) == pytest.approx(400, abs=40)

@@ -17,7 +17,7 @@ from tests.agents.test_provider import scene as short_scene
 from tests.call.test_transfers import loudness
 
 from dueto.agents.fillers import LearntWelcome, Sound, Welcome, read_sound, thinking_tone
-from dueto.agents.ports import CallerBegan, CallerStopped, ToolAsked, Transcribed
+from dueto.agents.ports import CallerBegan, CallerStopped, Cut, ToolAsked, Transcribed
 from dueto.agents.ports import Line as Said
 from dueto.agents.profiles import Surroundings, VoiceProfile
 from dueto.agents.provider import Manners
@@ -159,6 +159,20 @@ def test_a_greeting_is_learnt_from_the_model_and_heard_at_once_ever_after() -> N
     assert later.provider.opening is not None
     assert later.provider.opening.greets is False
     assert later.transcript == [Said("agent", welcome.text)]
+
+
+def test_a_greeting_that_a_provider_broke_off_when_all_that_had_come_of_it_was_heard_is_not_learnt() -> None:
+    welcome = LearntWelcome("Acme, good day!")
+
+    async def script(model: ScriptedProvider) -> None:
+        await model.says("hello", 300, last=False)
+        model.tell(Transcribed(Said("agent", welcome.text), "hello"))
+        await asyncio.sleep(1.0)
+        model.tell(Cut("hello"))
+        model.end()
+
+    scene(script, manners=Manners(welcome=welcome))
+    assert not welcome.known
 
 
 def test_who_takes_a_call_over_does_not_greet() -> None:

@@ -16,6 +16,8 @@ from dueto.sim import Switch
 from dueto.wire.media import AUDIO_STREAM_BINARY, Dialect
 
 SECRET = "a secret of the tests"
+PATIENCE_S = 30
+"How long the slowest machine may take until something comes that comes at once on an idle one."
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Listening:
         def found() -> list[CallEvent]:
             return [event for event in self.events if isinstance(event, kind) and where(event)]
 
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(PATIENCE_S), self.changed:
             await self.changed.wait_for(lambda: len(found()) >= times)
         return found()[times - 1]
 
@@ -69,10 +71,10 @@ class Running:
         """The fields of the first entry called `name`."""
         return next(fields for _, entry, fields in self.journal if entry == name)
 
-    async def until_noted(self, name: str) -> Mapping[str, object]:
-        """Wait until `name` was journalled."""
-        async with asyncio.timeout(10):
-            while name not in self.names():
+    async def until_noted(self, name: str, *, times: int = 1) -> Mapping[str, object]:
+        """Wait until `name` was journalled so often; return the fields of the first time."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.names().count(name) < times:
                 self.noted.clear()
                 await self.noted.wait()
         return self.fields(name)

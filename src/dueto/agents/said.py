@@ -133,10 +133,9 @@ class Said:
         """The provider broke off by itself: what it said already is not to be heard either."""
         hit = [item for item in self._live() if item_id in ("", item.item_id)]
         for item in hit:
-            item.cut_by_provider = True
-            item.finish()
+            item.break_off()
         if hit:
-            self._spawn("cut", self._silence("speech", self._call.clock()))
+            self._call.stop_now(by="speech")  # in this turn: what is read next may be the answer already
 
     def interrupt(self, by: str, decided_at: float) -> bool:
         """Silence now; each utterance that is cut tells its provider by itself what of it was heard.
@@ -147,7 +146,7 @@ class Said:
         if any(not item.interruptible for item in live):
             return False
         if live:
-            self._spawn("barge-in", self._silence(by, decided_at))
+            self._call.stop_now(by=by, decided_at=decided_at)
         return True
 
     def protected_s(self) -> float:
@@ -155,9 +154,6 @@ class Said:
         protected_ms = self._manners.protected_ms
         began = [item.began_at for item in self._live() if item.began_at is not None] if protected_ms else []
         return max(began) + protected_ms / 1000 - self._call.clock() if began else 0.0
-
-    async def _silence(self, by: str, decided_at: float) -> None:
-        await self._call.stop(by=by, decided_at=decided_at)
 
     # -- words
 

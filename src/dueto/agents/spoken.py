@@ -28,6 +28,7 @@ class Spoken:
         "The caller is so far behind that no more of it was taken."
         self.tape: bytearray | None = None
         "What was said, where somebody wants to keep it."
+        self._finished = self._broken_off = False
         self._utterance = utterance
         self._bytes_per_s = 2 * rate_hz
         self._bytes = 0
@@ -66,8 +67,15 @@ class Spoken:
 
     def finish(self) -> None:
         """Nothing more of it comes."""
+        self._finished = True
         if self._utterance is not None and self.fate == "coming" and not self.full:
             self._utterance.finish()
+
+    def break_off(self) -> None:
+        """Its provider cut it. If that had not said all of it yet, it is cut even where all that came was heard."""
+        self.cut_by_provider = True
+        self._broken_off = not self._finished
+        self.finish()
 
     async def until_over(self) -> bool:
         """Wait until it is over. Returns whether all of it was heard."""
@@ -88,7 +96,7 @@ class Spoken:
             self.fate, self.heard_ms = "cut", min(self._utterance.heard_ms, self.received_ms)
             raise
         else:
-            self.fate, self.heard_ms = "heard", self.received_ms
+            self.fate, self.heard_ms = "cut" if self._broken_off else "heard", self.received_ms
         finally:
             self._over.set_result(None)
 
