@@ -1,6 +1,7 @@
 """The phase machine is total, and every state it can reach keeps the invariants."""
 
 from collections import deque
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -66,6 +67,114 @@ def test_letting_go_ends_only_in_the_end() -> None:
         if state.phase is Phase.LEAVING:
             after, _ = step(state, event)
             assert after.phase in (Phase.LEAVING, Phase.ENDED)
+
+
+LATE: list[tuple[phase.Event, Callable[[CallState], bool]]] = [
+    (phase.ControlClosed(), lambda state: state.control is not Leg.UP),
+    (phase.MediaClosed(), lambda state: state.media is not Leg.UP),
+    (phase.GraceOver(), lambda state: Leg.DOUBTED not in (state.control, state.media)),
+    (phase.WarnTime(), lambda state: state.media is not Leg.AWAITED),
+    (phase.GiveUpTime(), lambda state: state.media is not Leg.AWAITED),
+    (phase.HoldBegan(), lambda state: state.held),
+    (phase.HoldEnded(), lambda state: not state.held),
+    (phase.TransferBegan(), lambda state: state.phase is not Phase.TALKING),
+    (phase.TransferFailed(), lambda state: state.phase is not Phase.TRANSFERRING),
+    (phase.BridgeBegan("b"), lambda state: state.phase is Phase.BRIDGED),
+    (phase.BridgeEnded(), lambda state: state.phase is not Phase.BRIDGED),
+    (phase.RestartFailed(), lambda state: state.media is not Leg.LOST),
+    (phase.Left(), lambda state: state.phase is not Phase.LEAVING),
+]
+
+
+def test_what_comes_again_or_too_late_means_nothing() -> None:
+    for (event, late), state in product(LATE, STATES):
+        if state.phase is not Phase.ENDED and late(state):
+            assert step(state, event) == (state, ())
+
+
+def test_of_a_call_that_is_on_its_way_out_only_the_end_and_the_legs_count() -> None:
+    ours = phase.WarnTime | phase.GiveUpTime | phase.RestartFailed | phase.LeaveAsked | phase.HangupAsked
+    others = phase.TransferBegan | phase.TransferFailed | phase.BridgeBegan | phase.BridgeEnded
+    for state, event in product(STATES, EVENTS):
+        if state.phase is Phase.LEAVING and isinstance(event, ours | others):
+            assert step(state, event) == (state, ())
+        if state.phase is Phase.LEAVING and isinstance(event, phase.AgentDone | phase.AgentFailed):
+            assert step(state, event) == (state._replace(agent=AgentIs.DONE), ())
+
+
+TALKING = CallState(Phase.TALKING, Leg.UP, Leg.UP, AgentIs.RUNNING)
+WAITING = CallState(Phase.WAITING, Leg.UP)
+LEAVING = TALKING._replace(phase=Phase.LEAVING)
+BRIDGED = TALKING._replace(phase=Phase.BRIDGED)
+UNTOLD = TALKING._replace(phase=Phase.ENDED)
+ENDED = UNTOLD._replace(told=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "after", "actions"),
+    [
+        (TALKING, phase.HoldBegan(), TALKING._replace(held=True), (Action.TELL_HELD,)),
+        (TALKING._replace(held=True), phase.HoldEnded(), TALKING, (Action.TELL_RESUMED,)),
+        (WAITING, phase.WarnTime(), WAITING, (Action.WARN,)),
+        (WAITING, phase.GiveUpTime(), WAITING._replace(phase=Phase.LEAVING), (Action.MISSING_MEDIA,)),
+        (TALKING, phase.TransferBegan(), TALKING._replace(phase=Phase.TRANSFERRING), ()),
+        (TALKING._replace(phase=Phase.TRANSFERRING), phase.TransferFailed(), TALKING, ()),
+        (WAITING._replace(phase=Phase.TRANSFERRING), phase.TransferFailed(), WAITING, ()),
+        (WAITING._replace(phase=Phase.BRIDGED), phase.BridgeEnded(), WAITING, (Action.UNMUTE, Action.TELL_UNBRIDGED)),
+        (
+            BRIDGED._replace(media=Leg.LOST),
+            phase.BridgeEnded(),
+            TALKING._replace(media=Leg.LOST),
+            (Action.UNMUTE, Action.TELL_UNBRIDGED, Action.RESTART_STREAM),
+        ),
+        (
+            BRIDGED._replace(media=Leg.DOUBTED),
+            phase.GraceOver(),
+            BRIDGED._replace(media=Leg.LOST),
+            (Action.TELL_MEDIA_LOST,),
+        ),
+        (TALKING._replace(media=Leg.LOST), phase.RestartFailed(), LEAVING._replace(media=Leg.LOST), (Action.LEAVE,)),
+        (TALKING, phase.AgentDone(), LEAVING._replace(agent=AgentIs.DONE), (Action.FINISH,)),
+        (TALKING, phase.AgentFailed(), LEAVING._replace(agent=AgentIs.DONE), (Action.RESCUE,)),
+        (BRIDGED, phase.AgentFailed(), BRIDGED._replace(agent=AgentIs.DONE), ()),
+        (TALKING, phase.LeaveAsked(""), LEAVING, (Action.MUTE, Action.LEAVE)),
+        (TALKING, phase.HangupAsked("X"), LEAVING, (Action.MUTE, Action.HANG_UP)),
+        (LEAVING, phase.Left(), ENDED, (Action.TELL_HUNG_UP, Action.END)),
+        (
+            TALKING._replace(control=Leg.DOUBTED),
+            phase.GraceOver(),
+            TALKING._replace(control=Leg.LOST),
+            (Action.TELL_CONTROL_LOST, Action.RECLAIM),
+        ),
+        (LEAVING._replace(control=Leg.DOUBTED), phase.GraceOver(), LEAVING._replace(control=Leg.LOST), ()),
+        (LEAVING._replace(media=Leg.DOUBTED), phase.GraceOver(), LEAVING._replace(media=Leg.LOST), ()),
+        (LEAVING, phase.MediaClosed(), LEAVING._replace(media=Leg.LOST), ()),
+        (CallState(), phase.ControlCame(), WAITING, (Action.EXPECT_MEDIA,)),
+        (
+            TALKING._replace(control=Leg.AWAITED),
+            phase.ControlCame(),
+            TALKING,
+            (Action.PAIRED, Action.TELL_CONTROL_JOINED),
+        ),
+        (TALKING._replace(control=Leg.LOST), phase.ControlCame(), TALKING, (Action.TELL_CONTROL_JOINED,)),
+        (TALKING._replace(control=Leg.DOUBTED), phase.ControlCame(), TALKING, ()),
+        (LEAVING, phase.ControlCame(), LEAVING, (Action.RETIRE_CONTROL,)),
+        (WAITING, phase.ControlCame(), WAITING, (Action.RETIRE_CONTROL,)),
+        (TALKING, phase.MediaCame(), TALKING, (Action.RETIRE_MEDIA,)),
+        (TALKING._replace(media=Leg.DOUBTED), phase.MediaCame(), TALKING, ()),
+        (UNTOLD, phase.ControlClosed(), ENDED._replace(control=Leg.LOST), (Action.TELL_HUNG_UP,)),
+        (UNTOLD, phase.Left(), ENDED, (Action.TELL_HUNG_UP,)),
+        (UNTOLD, phase.ChannelGone(None, "linger"), UNTOLD, ()),
+        (ENDED, phase.ControlClosed(), ENDED._replace(control=Leg.LOST), ()),
+        (ENDED, phase.MediaClosed(), ENDED._replace(media=Leg.LOST), ()),
+        (ENDED, phase.GraceOver(), ENDED, ()),
+        (ENDED, phase.AgentDone(), ENDED._replace(agent=AgentIs.DONE), ()),
+    ],
+)
+def test_what_happens_means_this(
+    state: CallState, event: phase.Event, after: CallState, actions: tuple[Action, ...]
+) -> None:
+    assert step(state, event) == (after, actions)
 
 
 def test_a_proof_of_hangup_ends_every_call_at_once() -> None:
