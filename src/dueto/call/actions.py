@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dueto.call import phase
 from dueto.call.conduct import Conduct
+from dueto.call.ending import end, tell_hung_up
 from dueto.call.events import (
     Bridged,
     CallEvent,
@@ -119,14 +120,6 @@ def _hang_up(session: "Session", event: phase.Event, before: CallState) -> None:
     session.tasks.start("hang up", session.conduct.hang_up())
 
 
-def _tell_hung_up(session: "Session", event: phase.Event, before: CallState) -> None:
-    session.ending.tell(before)
-
-
-def _end(session: "Session", event: phase.Event, before: CallState) -> None:
-    session.ending.begin(before)
-
-
 def _nothing(session: "Session", event: phase.Event, before: CallState) -> None:
     """The session sees to it where the leg joins."""
 
@@ -166,7 +159,7 @@ PERFORMERS: Final[dict[Action, Performer]] = {
     Action.TELL_RESUMED: _resumed,
     Action.TELL_BRIDGED: _bridged,
     Action.TELL_UNBRIDGED: _tell("unbridged", Unbridged()),
-    Action.TELL_HUNG_UP: _tell_hung_up,
+    Action.TELL_HUNG_UP: tell_hung_up,
     Action.MUTE: _mute,
     Action.UNMUTE: _unmute,
     Action.WARN: _late,
@@ -178,5 +171,5 @@ PERFORMERS: Final[dict[Action, Performer]] = {
     Action.RESCUE: _start("rescue", Conduct.rescue),
     Action.LEAVE: _start("leave", Conduct.leave),
     Action.HANG_UP: _hang_up,
-    Action.END: _end,
+    Action.END: end,
 }

@@ -149,7 +149,7 @@ class Seat(Part):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._session.ending.check()
+        self._session.check_over()
 
     def _call(self) -> "Call":
         from dueto.call.call import Call  # the agent's face of the session, which knows the session and not we it

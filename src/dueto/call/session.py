@@ -9,7 +9,7 @@ from dueto.call import phase
 from dueto.call.actions import PERFORMERS
 from dueto.call.conduct import Conduct
 from dueto.call.dialects import DialectFinder
-from dueto.call.ending import Ending
+from dueto.call.ending import Ending, close_if_over, delivered, note_hangup
 from dueto.call.events import Dtmf
 from dueto.call.hold import Hold
 from dueto.call.house import WORKER, House
@@ -71,8 +71,8 @@ class Session(Reach):
         self.hold = Hold(self)
         self.seat = Seat(self)
         self.life = Life(unique_id, house.rules.hangup_grace_s)
-        self.ending = Ending(self)
-        self.tasks = Tasks(unique_id, self._task_failed, self.ending.check)
+        self.ending = Ending()
+        self.tasks = Tasks(unique_id, self._task_failed, self.check_over)
         self.timers = Timers(self)
         self.channel_events = ChannelEvents(self)
         self._happening = False
@@ -113,6 +113,10 @@ class Session(Reach):
             self.control.abort()
         if self.media is not None:
             self.media.close()
+
+    def check_over(self) -> None:
+        """Somebody let go: perhaps nothing of the call is left."""
+        close_if_over(self)
 
     def release(self) -> None:
         """Nothing of the call is left: undo the circles in which its objects hold each other."""
@@ -170,14 +174,14 @@ class Session(Reach):
     def journal(self, event: str, **fields: object) -> None:
         """Note something worth a log line."""
         if self.ending.to_note:
-            self.ending.note()
+            note_hangup(self)
         self.house.journal(self.unique_id, event, fields)
         if self.recording is not None:
             self.recording.note(event, fields)
 
     def hangup_delivered(self) -> None:
         """The agent is about to be handed HungUp."""
-        self.ending.delivered()
+        delivered(self)
 
     def record(self) -> Recording:
         """Begin a recording, and say so to the caller where the rules want it. Raises: NotCapable: says why not."""
@@ -294,7 +298,7 @@ class Session(Reach):
             if self.unicast is not None:
                 self.unicast.control_gone()
             self.happen(phase.ControlClosed())
-        self.ending.check()
+        self.check_over()
 
     def media_text(self, leg: MediaLeg, text: str) -> None:
         """Metadata, or what the dialplan had the module send."""
@@ -307,7 +311,7 @@ class Session(Reach):
             self.journal("media_closed", code=code, reason=reason)
             self.voice.stream_lost(stopped=code != 1006)
             self.happen(phase.MediaClosed())
-        self.ending.check()
+        self.check_over()
 
     def notify_session_ended(self, reason: str) -> None:
         """The session side is over, whatever the switch thinks: end the call, and tell the control leg so, once."""
@@ -335,7 +339,7 @@ class Session(Reach):
         finally:
             self._happening = False
         if self.ended:
-            self.ending.check()
+            self.check_over()
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         if not (self.ended and isinstance(error, DuetoError)):
