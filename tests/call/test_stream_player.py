@@ -114,3 +114,37 @@ async def test_never_more_than_the_lead_is_ahead_of_the_callers_ear(beating: str
     fewest = FEWEST_MS[beating] + 20 * (beating == "one by one" and play_ms >= 3)  # one at the start is not believed
     assert min(ahead[40:]) >= fewest - 3
     assert player.underruns == 0
+
+
+@pytest.mark.parametrize("begins_at", [1000, 3045])
+@pytest.mark.parametrize("stall_ms", [50, 110, 450])
+@pytest.mark.parametrize("play_ms", range(1, 21, 3))
+async def test_after_a_stall_as_much_is_in_hand_as_before_and_frames_go_by_the_lane_again(
+    begins_at: int, stall_ms: int, play_ms: int
+) -> None:
+    """The gateway reads nothing for `stall_ms`: amid a sentence, or so that one begins before what waits was read."""
+    now, far, ticks = [100.0], FarEnd(), Ticks()
+    dialect = DIALECTS["audio_stream-binary"]
+    clock = lambda: now[0]  # noqa: E731
+    player = StreamPlayer(8000, dialect, lambda: far, ticks, clock, beats=far.beats)  # type: ignore[arg-type, return-value]
+    lane, ahead, unread, taken = player._ledger.voice_lane, [], 0, 0
+    over = 3000 + stall_ms
+    for at in range(7500):
+        now[0] = 100.0 + at / 1000
+        if at == begins_at:
+            player.open().add(bytes(16000 * 8))
+        if at and at % 20 == play_ms % 20:
+            far.play(at)
+            unread += 1
+        if ticks.tick is not None and (at == over or (at % 20 == 11 and not 3000 <= at < over)):
+            ticks.tick(now[0])  # timers come first, then what waits to be read
+        if not 3000 <= at < over:
+            for _ in range(unread if far.beat is not None else 0):
+                far.beat(b"")
+            unread = 0
+        if at == over + 300:
+            taken = lane.taken
+        ahead.append(far.ahead_ms(at))
+    assert max(ahead) <= dialect.lead_ms
+    assert min(ahead[over + 300 :]) >= FEWEST_MS["one by one"] - 3
+    assert lane.taken - taken > 0.85 * (7500 - 300 - over) / 20

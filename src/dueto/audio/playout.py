@@ -213,7 +213,7 @@ class Playout:
         if len(sent.spans) != 1 or abs(held_s - self._ahead_s) > STEADY_S - DUST_S:
             return
         utterance, least_s = sent.spans[0].utterance, max(held_s - slack_s, NEAR_SILENCE_S) + DUST_S
-        most_s = self._ahead_s + STEADY_S - DUST_S  # where this account is ahead of the far end's, it is what counts
+        most_s = min(self._ahead_s + STEADY_S, held_s) - DUST_S  # more than the far end can have: look at it again
         self.voice_lane.open(utterance._frames, utterance._kept, sent.until_s, least_s, most_s)
 
     def close_lanes(self) -> None:

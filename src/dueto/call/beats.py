@@ -13,11 +13,8 @@ PACKET_MS: Final = 20
 "The far end begins to play, out of silence, when its next packet is due."
 OFF_BEAT_LAG_MS: Final = 40
 "That, and a round of the ticker, which is in no step with the far end."
-ONE_BY_ONE_S: Final = 0.03
-"The switch's frames beat the time once two come no further apart than this, and no closer than in a bundle."
-BEAT_S: Final = 0.065
-"""They go on to do so, late and then close together too, while none is later than this; else the ticker beats it.
-What is late is late for all calls at once, as it is we who are; beats that wait to be read need nobody for them."""
+BEAT_S: Final = 0.03
+"The switch's frames beat the time while they come no further apart than this; else the ticker does."
 BUNDLED_S: Final = 0.01
 "Frames that come closer to each other than this are in a bundle, or come after a stall."
 STALE_S: Final = 0.003
@@ -53,7 +50,7 @@ class Beat:
     def take(self, frame: bytes) -> None:
         """A frame of the caller's: the far end has just played one of ours."""
         now = self._clock()
-        even = now - self._at < BEAT_S and now < self._lane_ends_at
+        even = BUNDLED_S <= now - self._at < BEAT_S and now < self._lane_ends_at
         if even and (voice := self._lane.next(now)) is not None:  # nearly always
             self._at = self._even_at = now
             self._send_down(voice)
@@ -74,7 +71,7 @@ class Beat:
         """Something is being sent out of silence, to a far end that plays `filler_ms` first."""
         self._began_at = now
         self.unplayed_ms = filler_ms
-        self._even_at = now + ONE_BY_ONE_S - BEAT_S if beats else _NEVER
+        self._even_at = now if beats else _NEVER
 
     def lag_ms(self, now: float) -> float:
         """How much longer than the ledger thinks the far end sounds: with the packet that it has begun to play."""
@@ -82,9 +79,9 @@ class Beat:
             return OFF_BEAT_LAG_MS
         ahead_ms = max(self._ledger.plays_until - now, 0.0) * 1000
         lag_ms = PACKET_MS + self.unplayed_ms - ahead_ms
-        if lag_ms > OFF_BEAT_LAG_MS:  # beats were lost
+        if not 0.0 <= lag_ms <= OFF_BEAT_LAG_MS:  # beats were lost, or came too early to be of ours
             self.unplayed_ms, lag_ms = ahead_ms, PACKET_MS
-        return max(lag_ms, 0.0)
+        return lag_ms
 
     def release(self) -> None:
         """The call is over: let go of whoever decides, and of the stream."""
@@ -93,14 +90,13 @@ class Beat:
 
     def _decide(self, now: float) -> None:
         self._ledger.close_lanes()
-        since_s, in_time = now - self._at, self._even_at == self._at
-        self._at = now
+        since_s, self._at = now - self._at, now
         if now - self._began_at >= STALE_S:
             self.unplayed_ms = max(self.unplayed_ms - PACKET_MS, 0.0)
-        if BUNDLED_S <= since_s < ONE_BY_ONE_S or (in_time and since_s < BEAT_S):
-            self._even_at = now
-        elif since_s < BUNDLED_S:
+        if since_s < BUNDLED_S:
             return
+        if since_s < BEAT_S:
+            self._even_at = now
         self._turn(now)
 
 
