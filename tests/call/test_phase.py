@@ -108,6 +108,7 @@ LEAVING = TALKING._replace(phase=Phase.LEAVING)
 BRIDGED = TALKING._replace(phase=Phase.BRIDGED)
 UNTOLD = TALKING._replace(phase=Phase.ENDED)
 ENDED = UNTOLD._replace(told=True)
+OVER = (Action.TELL_HUNG_UP, Action.END)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ ENDED = UNTOLD._replace(told=True)
         (BRIDGED, phase.AgentFailed(), BRIDGED._replace(agent=AgentIs.DONE), ()),
         (TALKING, phase.LeaveAsked(""), LEAVING, (Action.MUTE, Action.LEAVE)),
         (TALKING, phase.HangupAsked("X"), LEAVING, (Action.MUTE, Action.HANG_UP)),
-        (LEAVING, phase.Left(), ENDED, (Action.TELL_HUNG_UP, Action.END)),
+        (LEAVING, phase.Left(), ENDED, OVER),
         (
             TALKING._replace(control=Leg.DOUBTED),
             phase.GraceOver(),
@@ -162,6 +163,41 @@ ENDED = UNTOLD._replace(told=True)
         (WAITING, phase.ControlCame(), WAITING, (Action.RETIRE_CONTROL,)),
         (TALKING, phase.MediaCame(), TALKING, (Action.RETIRE_MEDIA,)),
         (TALKING._replace(media=Leg.DOUBTED), phase.MediaCame(), TALKING, ()),
+        (CallState(), phase.MediaCame(), TALKING._replace(control=Leg.AWAITED), (Action.START_AGENT,)),
+        (WAITING._replace(phase=Phase.BRIDGED), phase.MediaCame(), BRIDGED, (Action.PAIRED, Action.START_AGENT)),
+        (
+            WAITING._replace(agent=AgentIs.DONE),
+            phase.MediaCame(),
+            TALKING._replace(agent=AgentIs.DONE),
+            (Action.PAIRED,),
+        ),
+        (CallState(Phase.LEAVING), phase.ControlCame(), CallState(Phase.LEAVING, Leg.UP), ()),
+        (TALKING, phase.ControlClosed(), TALKING._replace(control=Leg.DOUBTED), (Action.START_GRACE,)),
+        (LEAVING, phase.ControlClosed(), ENDED._replace(control=Leg.LOST), OVER),
+        (
+            TALKING._replace(media=Leg.LOST),
+            phase.ControlClosed(),
+            ENDED._replace(control=Leg.DOUBTED, media=Leg.LOST),
+            OVER,
+        ),
+        (
+            LEAVING._replace(control=Leg.LOST),
+            phase.MediaClosed(),
+            ENDED._replace(control=Leg.LOST, media=Leg.LOST),
+            OVER,
+        ),
+        (
+            TALKING._replace(control=Leg.LOST),
+            phase.MediaClosed(),
+            ENDED._replace(control=Leg.LOST, media=Leg.DOUBTED),
+            OVER,
+        ),
+        (
+            WAITING._replace(control=Leg.DOUBTED),
+            phase.GraceOver(),
+            WAITING._replace(phase=Phase.ENDED, control=Leg.LOST, told=True),
+            OVER,
+        ),
         (UNTOLD, phase.ControlClosed(), ENDED._replace(control=Leg.LOST), (Action.TELL_HUNG_UP,)),
         (UNTOLD, phase.Left(), ENDED, (Action.TELL_HUNG_UP,)),
         (UNTOLD, phase.ChannelGone(None, "linger"), UNTOLD, ()),
