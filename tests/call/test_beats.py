@@ -1,5 +1,7 @@
 """The far end's beats: which of them beat the time, when the ticker stands in, and what the far end still holds."""
 
+from typing import Any
+
 import pytest
 
 from dueto.audio.playout import Playout
@@ -112,3 +114,70 @@ def test_of_a_far_end_that_the_ledger_thinks_silent_only_what_it_holds_counts() 
     far = Far()
     far.beat.begins(far.now, 15, beats=True)
     assert far.beat.lag_ms(far.now) == 35
+
+
+class Open:
+    """A ledger whose lane, once open, has a frame for everybody."""
+
+    plays_until = 0.0
+
+    def __init__(self) -> None:
+        self.voice_lane = self
+        self.opened: tuple[float, float] | None = None
+
+    def open_voice_lane(self, held_s: float, slack_s: float) -> None:
+        self.opened = held_s, slack_s
+
+    def close_lanes(self) -> None:
+        self.opened = None
+
+    def next(self, now: float) -> bytes | None:
+        return b"a frame" if self.opened else None
+
+
+class Flowing(Far):
+    """The same while something is said: every decision opens the lane for another 200 ms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes, self.sent = Open(), list[bytes]()
+        ledger: Any = self.lanes
+        self.beat = Beat(lambda: self.now, ledger, self._turn)
+        self.beat.unplayed_ms = 140
+        self.beats(0, 20)
+
+    def _turn(self, now: float) -> bool:
+        self.beat.open_lane(now, self.sent.append, now + 0.2)
+        return super()._turn(now)
+
+
+def test_a_beat_in_its_time_takes_a_frame_from_the_lane_and_asks_nobody() -> None:
+    far = Flowing()
+    assert far.lanes.opened == (0.1, 0.04)
+    assert far.beats(20, 5, 64) == 0
+    assert far.sent == [b"a frame"] * 3
+    assert not far.stands_in(64)
+
+
+@pytest.mark.parametrize("late_ms", [[66], [64, 64, 64, 9]])
+def test_a_beat_that_is_missing_or_a_lane_that_was_open_for_long_has_somebody_decide(late_ms: list[float]) -> None:
+    far = Flowing()
+    assert far.beats(*late_ms) == 1
+    assert len(far.sent) == len(late_ms) - 1
+
+
+def test_only_a_beat_in_its_time_opens_the_lane() -> None:
+    far = Flowing()
+    far.beats(100)
+    assert far.lanes.opened is None
+    far.beats(20)
+    assert far.lanes.opened is not None
+
+
+def test_after_the_end_a_beat_sends_nothing_and_nobody_decides() -> None:
+    far = Flowing()
+    far.beat.release()
+    assert far.lanes.opened is None
+    assert far.beats(20, 20) == 0
+    assert far.sent == []
+    assert not far.beat.tick(far.now + 1)
