@@ -44,7 +44,6 @@ STILL_THERE_S: Final = 20.0
 "The server gives a conversation up after 60 s without a sound from the caller: on hold, it is told that often."
 LIKELY: Final = 0.5
 "From this score on the caller speaks."
-FRAME_MS: Final = 20
 
 
 class ElevenLabsProfile(VoiceProfile):
@@ -114,7 +113,7 @@ class ElevenLabs:
         if self._link is not None:
             self._heard_at = self._time()
             audio = ulaw_encode(frame) if self._hears_ulaw else frame
-            self._link.send_audio(wire.user_audio_chunk(audio), FRAME_MS)
+            self._link.send_audio(wire.user_audio_chunk(audio))
 
     def events(self, speech: Callable[[Spoke], bool] | None = None) -> AsyncIterator[ProviderEvent]:
         """What it tells, in order. Raises: ProviderFailed."""

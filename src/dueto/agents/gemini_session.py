@@ -92,7 +92,7 @@ class GeminiSession:
         """Send 20 ms of the caller."""
         link = self._link
         if link is not None:
-            link.send_audio(wire.audio(frame), FRAME_MS)
+            link.send_audio(wire.audio(frame))
             if self._leave_by is not None:
                 self._leave_if_idle()
         elif not self._over:
@@ -136,7 +136,7 @@ class GeminiSession:
         while self._texts:
             link.send(self._texts.popleft())
         while self._frames:
-            link.send_audio(wire.audio(self._frames.popleft()), FRAME_MS)
+            link.send_audio(wire.audio(self._frames.popleft()))
 
     async def _set_up_on(self, handle: str, dial: Dial) -> Link:
         set_up = self._set_up = asyncio.get_running_loop().create_future()

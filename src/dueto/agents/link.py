@@ -27,6 +27,7 @@ from picows import (
     ws_connect,
 )
 
+from dueto.audio.pcm import FRAME_MS
 from dueto.errors import Fault, LocalProtocolError, ProviderFailed
 from dueto.legs.keepalive import keep_alive
 
@@ -123,6 +124,8 @@ class Link(WSListener):
         meaning: Meaning | None = None,
     ) -> None:
         super().__init__()
+        self.send_audio: Callable[[bytes], None] = _nowhere
+        "Send a text message that holds 20 ms of audio, and may be lost where too much waits. It is picows' own method."
         self.provider = provider
         self._ping_s = ping_s
         self._meaning = meaning
@@ -154,13 +157,6 @@ class Link(WSListener):
         """Send a text message that must not be lost."""
         if self._paused:
             self._keep(message, 0)
-        elif self._transport is not None and not self.closed:
-            self._transport.send(_TEXT, message)
-
-    def send_audio(self, message: bytes, ms: int = 20) -> None:
-        """Send a text message that holds `ms` of audio, and may be lost where too much waits."""
-        if self._paused:
-            self._keep(message, ms)
         elif self._transport is not None and not self.closed:
             self._transport.send(_TEXT, message)
 
@@ -223,6 +219,7 @@ class Link(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
+        self.send_audio = functools.partial(transport.send, _TEXT)
         cast(asyncio.WriteTransport, transport.underlying_transport).set_write_buffer_limits(high=HIGH_WATER_BYTES)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -244,7 +241,7 @@ class Link(WSListener):
             self.close_code = code or 1005
             self.close_reason = plain((frame.get_close_message() or b"").decode("utf-8", "replace"))
             transport.send_close(cast(WSCloseCode, code or 1000))  # 0 is how picows reads an empty one
-            self.closed = True
+            self._over()
             transport.disconnect()
             asyncio.get_running_loop().call_later(CLOSE_S, transport.disconnect, False)
             meant = self._meaning(self.close_code, self.close_reason) if self._meaning is not None else None
@@ -268,9 +265,8 @@ class Link(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         sent = transport.close_handshake.sent if transport.is_close_frame_sent else None
-        self.closed = True
+        self._over()
         self._transport = None
-        self._waiting.clear()
         if not self._gone.done():
             self._gone.set_result(None)
         if self._failure is not None:
@@ -284,6 +280,8 @@ class Link(WSListener):
 
     def pause_writing(self) -> None:
         self._paused = True
+        if not self.closed:
+            self.send_audio = self._keep_audio
 
     def resume_writing(self) -> None:
         self._paused = False
@@ -292,6 +290,8 @@ class Link(WSListener):
             self._waiting_bytes -= len(message)
             self._waiting_ms -= ms
             self._transport.send(_TEXT, message)
+        if self._transport is not None and not (self._paused or self.closed):
+            self.send_audio = functools.partial(self._transport.send, _TEXT)
 
     # -- inside
 
@@ -307,6 +307,15 @@ class Link(WSListener):
         told, self._on_closed = self._on_closed, None
         if told is not None:
             told(ProviderFailed(fault, text))
+
+    def _over(self) -> None:
+        """Nothing is sent any more."""
+        self.closed = True
+        self.send_audio = _nowhere
+        self._waiting.clear()
+
+    def _keep_audio(self, message: bytes) -> None:
+        self._keep(message, FRAME_MS)
 
     def _keep(self, message: bytes, ms: int) -> None:
         if self.closed:
@@ -329,14 +338,17 @@ class Link(WSListener):
         self.fail(ProviderFailed("protocol", f"{self.provider} broke the protocol: it {what}"))
 
     def _end(self, *, graceful: bool) -> None:
-        self.closed = True
-        self._waiting.clear()
+        self._over()
         if self._transport is None:
             return
         if graceful:
             self._transport.send_close(WSCloseCode.OK)
         else:
             self._transport.disconnect(graceful=False)
+
+
+def _nowhere(message: bytes) -> None:
+    pass
 
 
 async def open_link(
