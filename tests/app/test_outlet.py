@@ -171,3 +171,25 @@ def test_what_waits_is_written_before_the_process_ends() -> None:
         assert process.stderr.readline() == b"all said\n"  # more than the pipe holds; nobody has read any of it
         out, _ = process.communicate(timeout=20)
     assert [json.loads(line)["number"] for line in out.splitlines()] == list(range(2000))
+
+
+def test_lines_of_processes_that_share_a_pipe_are_whole() -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from dueto.app.logs import configure_logs, log_line\n"
+        "configure_logs('json', sys.stdout, worker=sys.argv[1])\n"
+        "async def main():\n"
+        "    for turn in range(20):\n"
+        "        for number in range(100): log_line('info', 'abc', 'line', {'number': 100 * turn + number})\n"
+        "        await asyncio.sleep(0)\n"
+        "asyncio.run(main())\n"
+    )
+    reading, writing = os.pipe()
+    writers = [subprocess.Popen([sys.executable, "-c", program, name], stdout=writing) for name in ("w1", "w2")]
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        lines = [json.loads(line) for line in pipe]
+    for writer in writers:
+        assert writer.wait(20) == 0
+        numbers = [line["number"] for line in lines if line["worker"] == writer.args[-1]]  # type: ignore[index]
+        assert numbers == list(range(2000))

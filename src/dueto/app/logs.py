@@ -16,6 +16,8 @@ from dueto.app.redact import clean, redact
 
 _FIRST = ("ts", "level", "event", "call")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+FINISH_S = 1.0
+"How long the last lines are waited for."
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -42,7 +44,8 @@ def configure_logs(
         renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), timestamp_key="ts")
     processors = [*shared, renderer]
     global _shortcut, _leaving
-    finish_logs()
+    if _leaving is not None:
+        _leaving.close(FINISH_S)
     _leaving = _outlet(stream)
     out: Any = stream if _leaving is None else _leaving
     _shortcut = _JsonLines(out, _LEVELS[level], processors, worker) if format == "json" else None
@@ -62,10 +65,10 @@ _leaving: Outlet | None = None
 
 
 @atexit.register
-def finish_logs(patience_s: float = 1.0) -> None:
+def finish_logs() -> None:
     """Write what waits to be written. Before the stream is closed, have `configure_logs` name another."""
     if _leaving is not None:
-        _leaving.drain(patience_s)
+        _leaving.drain(FINISH_S)
 
 
 def call_logger(unique_id: str) -> FilteringBoundLogger:

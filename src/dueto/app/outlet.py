@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import select
+import socket
 import stat
 import threading
 import time
@@ -15,27 +16,24 @@ MOST_WAITING_BYTES: Final = 1 << 20
 AGAIN_S: Final = 0.01
 "How soon what could not be written is tried again."
 PIECE_BYTES: Final = 1 << 16
-"What goes into a file by one system call. Into what can be full, a pipe or a socket, no more than is taken at once."
+"What goes into a file by one system call. Into a pipe it is what is taken whole or not at all: workers may share it."
 
 
 class Outlet:
-    """Writes lines to a file descriptor: those of one turn of the loop by one system call at its end, others at once.
+    """Writes lines to a file descriptor: those of one turn of the loop together at its end, others at once.
 
-    A pipe that nobody reads (a log collector that hangs) would stop every call of a process that waits for it. So it is
-    asked first, and lines wait here: in order, whole, and bounded. The same goes for a disk that is full. For threads.
+    A pipe that nobody reads (a log collector that hangs) would stop every call of a process that waits for it. So what
+    is not taken at once waits here: in order, whole, and bounded. The same goes for a disk that is full. For threads.
     """
 
-    __slots__ = ("__weakref__", "_dropped", "_fd", "_flushing", "_lock", "_piece_bytes", "_ready", "_tell_dropped",
+    __slots__ = ("__weakref__", "_dropped", "_flushing", "_let_go", "_lock", "_piece_bytes", "_put", "_tell_dropped",
                  "_waiting")  # fmt: skip
 
     def __init__(self, fd: int, tell_dropped: Callable[[int], None]) -> None:
         """`tell_dropped` is told how many lines were dropped, once there is room again."""
-        self._fd = fd
-        self._tell_dropped = tell_dropped
-        self._ready = select.poll()
-        with contextlib.suppress(PermissionError):  # asked by epoll's rules, a file can't be; it is always ready
-            self._ready.register(fd, select.POLLOUT)
+        self._put, self._let_go = _never_waiting(fd)
         self._piece_bytes = PIECE_BYTES if stat.S_ISREG(os.fstat(fd).st_mode) else select.PIPE_BUF
+        self._tell_dropped = tell_dropped
         self._lock = threading.Lock()
         self._waiting = bytearray()
         self._dropped = 0
@@ -70,8 +68,15 @@ class Outlet:
     def drain(self, patience_s: float) -> None:
         """Wait until all is written, at most `patience_s`."""
         until = time.monotonic() + patience_s
-        while not self._write_out() and (left_s := until - time.monotonic()) > 0:
-            self._ready.poll(min(left_s, AGAIN_S) * 1000)
+        while not self._write_out() and time.monotonic() < until:
+            time.sleep(AGAIN_S)
+
+    def close(self, patience_s: float) -> None:
+        """Write what waits, for at most `patience_s`, and no more after that. The file itself stays open."""
+        self.drain(patience_s)
+        with self._lock:
+            self._put = _nowhere
+        self._let_go()
 
     def _turn_is_over(self) -> None:
         self._flushing = None
@@ -80,13 +85,13 @@ class Outlet:
             loop.call_later(AGAIN_S, self._turn_is_over)
 
     def _write_out(self) -> bool:
-        """Write what is taken without waiting; return whether that was all."""
+        """Write what is taken at once; return whether that was all."""
         with self._lock:
             waiting, at = self._waiting, 0
-            with contextlib.suppress(OSError):  # nobody is at the other end, the disk is full: it may get better
-                while at < len(waiting) and self._ready.poll(0):
-                    with memoryview(waiting)[at : at + self._piece_bytes] as piece:
-                        at += os.write(self._fd, piece)
+            with contextlib.suppress(OSError):  # not taken now; nobody is at the other end, the disk is full: it may be
+                while at < len(waiting):
+                    whole = waiting.rfind(b"\n", at, at + self._piece_bytes) + 1 or waiting.find(b"\n", at) + 1
+                    at += self._put(bytes(waiting[at : whole or None]))
             del waiting[:at]
             if waiting:
                 return False
@@ -94,3 +99,23 @@ class Outlet:
         if dropped:
             self._tell_dropped(dropped)
         return True
+
+
+def _never_waiting(fd: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
+    """Return what writes to `fd` and raises BlockingIOError where that would have to wait; and what gives it back.
+
+    To make `fd` itself non-blocking would do so for every process that has it, a terminal's shell for one.
+    """
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISSOCK(mode):
+        sock = socket.socket(fileno=os.dup(fd))
+        return lambda data: sock.send(data, socket.MSG_DONTWAIT), sock.close
+    if stat.S_ISFIFO(mode):
+        with contextlib.suppress(OSError):
+            pipe = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            return lambda data: os.write(pipe, data), lambda: os.close(pipe)
+    return lambda data: os.write(fd, data), lambda: None
+
+
+def _nowhere(data: bytes) -> int:
+    return len(data)
