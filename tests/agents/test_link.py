@@ -315,16 +315,16 @@ async def test_a_header_that_holds_a_lines_end_is_refused_before_anything_is_sen
 async def test_the_peers_close_is_told_with_its_reason_and_once() -> None:
     client = Client()
     async with server() as asked:
-        link = await client.open(asked.url)
-        asked.peer.wire.send_close(1008, b"session expired")  # type: ignore[arg-type]
+        link = await client.open(asked.url, secrets=[KEY])
+        asked.peer.wire.send_close(1008, b"session of %b\nexpired" % KEY.encode())  # type: ignore[arg-type]
         await client.until(lambda: bool(client.failures))
         await asyncio.wait_for(asked.peer.gone.wait(), 10)
         await link.aclose()
         await link.aclose()
         link.send(b"nothing")
         link.send_audio(b"nothing")
-    assert [str(one) for one in client.failures] == ["Acme closed the connection (1008: session expired)"]
-    assert (link.close_code, link.close_reason, client.failures[0].fault) == (1008, "session expired", "dropped")
+    assert [str(one) for one in client.failures] == ["Acme closed the connection (1008: session of *** expired)"]
+    assert (link.close_code, link.close_reason, client.failures[0].fault) == (1008, "session of *** expired", "dropped")
 
 
 async def test_a_broken_connection_is_told() -> None:

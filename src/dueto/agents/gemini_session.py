@@ -257,7 +257,7 @@ def links_of(
             secrets=(key,),
             ssl_context=ssl_context,
             ping_s=PING_S,
-            meaning=lambda code, reason: why_closed(code, reason, key),
+            meaning=why_closed,
         )
 
     return WarmLinks(dial, size=size, name=name)
@@ -281,13 +281,13 @@ _REASONS: Final[tuple[tuple[str, Fault, str], ...]] = (
 "What stands in the reason of a CLOSE: the codes alone do not tell (1007 is a wrong key, and any other wrong value)."
 
 
-def why_closed(code: int, reason: str, key: str) -> ProviderFailed | None:
+def why_closed(code: int, reason: str) -> ProviderFailed | None:
     """Return what a CLOSE of Gemini's means; None: what any CLOSE means."""
     low = reason.lower()
     for part, fault, text in _REASONS:
         if part in low:
-            said = "" if fault == "auth" else f": {plain(reason, (key,))}"
+            said = "" if fault == "auth" else f": {reason}"
             return ProviderFailed(fault, f"{text} ({code}{said})")
     if code in (1003, 1007, 1008):
-        return ProviderFailed("refused", f"Gemini refuses the conversation ({code}: {plain(reason, (key,))})")
+        return ProviderFailed("refused", f"Gemini refuses the conversation ({code}: {reason})")
     return None

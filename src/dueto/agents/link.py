@@ -122,6 +122,7 @@ class Link(WSListener):
         late_audio_ms: int = LATE_AUDIO_MS,
         ping_s: float = PING_S,
         meaning: Meaning | None = None,
+        secrets: Iterable[str] = (),
     ) -> None:
         super().__init__()
         self.send_audio: Callable[[bytes], None] = _nowhere
@@ -129,13 +130,14 @@ class Link(WSListener):
         self.provider = provider
         self._ping_s = ping_s
         self._meaning = meaning
+        self._secrets = tuple(secrets)
         self.closed = False
         "Whether nothing can be sent any more."
         self.dropped_ms = 0
         "Audio that was thrown away because the peer reads too slowly."
         self.close_code = 0
         self.close_reason = ""
-        "What the peer's CLOSE said; 0 and nothing without one."
+        "What the peer's CLOSE said, without secrets; 0 and nothing without one."
         self._on_message = on_message
         self._on_closed: Callable[[ProviderFailed], None] | None = on_closed
         self._sock: socket.socket | None = None
@@ -239,7 +241,7 @@ class Link(WSListener):
         elif kind == _CLOSE:
             code = int(cast(int, frame.get_close_code()))
             self.close_code = code or 1005
-            self.close_reason = plain((frame.get_close_message() or b"").decode("utf-8", "replace"))
+            self.close_reason = plain((frame.get_close_message() or b"").decode("utf-8", "replace"), self._secrets)
             transport.send_close(cast(WSCloseCode, code or 1000))  # 0 is how picows reads an empty one
             self._over()
             transport.disconnect()
@@ -377,7 +379,7 @@ async def open_link(
     for name, value in (headers or {}).items():
         if not (name.isascii() and value.isascii() and f"{name}{value}".isprintable()):
             raise LocalProtocolError(f"the header {plain(name)} holds what no header may hold")
-    link = Link(provider, on_message, on_closed, late_audio_ms, ping_s, meaning)
+    link = Link(provider, on_message, on_closed, late_audio_ms, ping_s, meaning, secrets)
     try:
         async with asyncio.timeout(connect_s):
             await ws_connect(
