@@ -206,13 +206,16 @@ def test_what_a_provider_says_of_a_refusal_is_told_except_of_a_wrong_key() -> No
     assert str(unknown) == "Acme knows no such address or model (HTTP 404: The model `x` does not exist)"
     wrong = http_fault("Acme", 401, b'{"error":{"message":"Incorrect API key provided: sk-ab***cd"}}')
     assert str(wrong) == "Acme does not accept the API key (HTTP 401)"
-    page = http_fault("Acme", 503, b"<html>sorry</html>")
-    assert str(page) == "Acme is out of order (HTTP 503)"
+    page = http_fault("Acme", 500, b"<html>sorry</html>")
+    assert str(page) == "Acme is out of order (HTTP 500)"
+    list_of_it = http_fault("Acme", 499, b'{"detail":[{"message":"sk-1 is no field"}]}', ["sk-1"])
+    assert str(list_of_it) == "Acme refuses (HTTP 499: *** is no field)"
 
 
 def test_outside_text_becomes_one_short_line_without_secrets() -> None:
-    assert plain("a\r\nb\x00 c\u202ed", ["c"]) == "a b *** d"
-    assert len(plain("x" * 1000)) == 203
+    assert plain("a\r\nb\x00 c\u202ed", ["", "c"]) == "a b *** d"
+    assert plain("x" * 200) == "x" * 200
+    assert len(plain("x" * 201)) == 203
 
 
 async def test_a_redirect_is_not_followed_with_the_key() -> None:
