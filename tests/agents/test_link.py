@@ -23,7 +23,7 @@ from picows import (
 )
 from tests.support.tls import client_context, server_context
 
-from dueto.agents.link import Link, http_fault, open_link, plain
+from dueto.agents.link import MAX_MESSAGE_BYTES, Link, http_fault, open_link, plain
 from dueto.errors import LocalProtocolError, ProviderFailed
 
 pytestmark = pytest.mark.at_once
@@ -212,6 +212,24 @@ def test_what_a_provider_says_of_a_refusal_is_told_except_of_a_wrong_key() -> No
     assert str(list_of_it) == "Acme refuses (HTTP 499: *** is no field)"
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error":[]}', ""),
+        (b"[]", ""),
+        (b'{"error":{"more":1}}', ""),
+        (b'{"error":{"error":{"error":{"error":"deep"}}}}', ": deep"),
+        (b'{"error":{"error":{"error":{"error":{"error":"deeper"}}}}}', ""),
+        (b"[" * 100_000, ""),
+        (b'{"code":7}', ": 7"),
+        (b'{"status":"FULL","code":7}', ": FULL"),
+        (b'"sk-1"', ": ***"),
+    ],
+)
+def test_any_body_of_a_refusal_is_told_or_passed_over(body: bytes, said: str) -> None:
+    assert str(http_fault("Acme", 499, body, ["sk-1"])) == f"Acme refuses (HTTP 499{said})"
+
+
 def test_outside_text_becomes_one_short_line_without_secrets() -> None:
     assert plain("a\r\nb\x00 c\u202ed", ["", "c"]) == "a b *** d"
     assert plain("x" * 200) == "x" * 200
@@ -358,6 +376,30 @@ async def test_a_peer_that_breaks_the_protocol_is_cut_off(
         await client.until(lambda: bool(client.failures))
     assert client.failures[0].fault == "protocol"
     assert client.messages == []
+
+
+async def test_a_message_in_pieces_may_be_no_longer_than_one_in_one() -> None:
+    client, half = Client(), bytes(MAX_MESSAGE_BYTES // 2)
+    async with server() as asked:
+        await client.open(asked.url)
+        for last in (b"", b"x"):
+            asked.peer.send(WSMsgType.BINARY, half, fin=False)
+            asked.peer.send(WSMsgType.CONTINUATION, half, fin=False)
+            asked.peer.send(WSMsgType.CONTINUATION, last)
+        await client.until(lambda: bool(client.failures))
+    assert [len(message) for message in client.messages] == [MAX_MESSAGE_BYTES]
+    assert client.failures[0].fault == "protocol"
+
+
+async def test_a_peer_that_answers_no_ping_is_given_up() -> None:
+    client = Client()
+    async with server() as asked:
+        await client.open(asked.url, ping_s=0.05)
+        await asked.peer.until(lambda: asked.peer.transport is not None)
+        asked.peer.wire.underlying_transport.pause_reading()  # type: ignore[attr-defined]
+        await client.until(lambda: bool(client.failures))
+    assert client.failures[0].fault == "timeout"
+    assert str(client.failures[0]) == "Acme answered no ping for 0 s"
 
 
 async def test_a_callback_that_raises_ends_the_link_as_a_broken_protocol(caplog: pytest.LogCaptureFixture) -> None:
