@@ -23,3 +23,13 @@ def untouched_logging() -> Iterator[None]:
         root = logging.getLogger()
         for bridge in [handler for handler in root.handlers if isinstance(handler, logs._Bridge)]:
             root.removeHandler(bridge)
+
+
+@pytest.fixture(scope="module")
+def patient_switch() -> Iterator[None]:
+    """The simulated audio module waits for its upgrade while the machine is busy; the real one gives up after 1 s."""
+    from dueto.sim.audio_module import AudioModule
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AudioModule, "connect_limit_s", 30.0)
+        yield

@@ -8,6 +8,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.support.running import running
 
 from dueto.call import Call, CallEvent
@@ -22,6 +23,8 @@ AT_ONCE = 60
 CAUSES = ("NORMAL_CLEARING", "USER_BUSY", "CALL_REJECTED")
 
 
+@pytest.mark.timeout(200)
+@pytest.mark.usefixtures("patient_switch")
 async def test_three_hundred_calls_on_real_sockets_leave_nothing_behind() -> None:
     told: dict[str, list[CallEvent]] = {}
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -54,7 +57,7 @@ async def test_three_hundred_calls_on_real_sockets_leave_nothing_behind() -> Non
         async def script(line: Line) -> None:
             await both.wait()  # the switch tells nobody of a key that is pressed before `myevents`
             await line.press("1", ms=40)
-            await line.until_hangup()
+            await line.until_hangup(150)
 
         call = await switch.place(Caller(unique_id=unique_id, script=script, measure_echo=True))
         await pressed.wait()
@@ -81,7 +84,7 @@ async def test_three_hundred_calls_on_real_sockets_leave_nothing_behind() -> Non
     async with running(agent) as here:
         async with here.switch(record=False) as switch:
             numbers = iter(range(CALLS))
-            async with asyncio.timeout(50):
+            async with asyncio.timeout(150):
                 rows = await asyncio.gather(*(caller(switch, numbers) for _ in range(AT_ONCE)))
                 await here.desk.empty()
         refused = [name for name in here.names() if name in ("refused", "agent_failed", "task_failed")]

@@ -24,7 +24,7 @@ from dueto.agents.provider import ProviderAgent
 from dueto.call import CallRules, Destination
 from dueto.sim import Caller, Endpoint, Line, SimCall
 
-pytestmark = pytest.mark.at_once
+pytestmark = [pytest.mark.at_once, pytest.mark.usefixtures("patient_switch")]
 
 DESTINATIONS = {"sales": Destination("sales", "user/1002")}
 TOOLS = ("transfer_call", "end_call")

@@ -34,7 +34,9 @@ from dueto.errors import Refused, SettingsError
 from dueto.legs.handover import mark_of
 from dueto.sim import Caller, Faults, Line, Switch, tone
 
-PATIENCE_S = 30.0
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("patient_switch")]
+
+PATIENCE_S = 90.0
 Entry = dict[str, Any]
 
 
@@ -127,9 +129,12 @@ async def serving(
 
 
 async def hears_himself(line: Line) -> None:
+    """Speak until the echo is heard: there is none of what is said before the stream is there."""
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(line.hears_speech())
-        tasks.create_task(line.say(tone(8000, 0.3, 500.0)))
+        heard = tasks.create_task(line.hears_speech(PATIENCE_S))
+        while not heard.done():
+            await line.say(tone(8000, 0.3, 500.0))
+            await asyncio.wait((heard,), timeout=0.1)
 
 
 class Staying:
@@ -141,7 +146,7 @@ class Staying:
     async def __call__(self, line: Line) -> None:
         await hears_himself(line)
         self._lines.set_result(line)
-        await line.until_hangup()
+        await line.until_hangup(200)
 
     async def hears_himself(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
