@@ -421,8 +421,13 @@ async def test_closing_takes_no_longer_than_a_second_of_a_peer_that_does_not_ans
         asked.peer.answers_close = False
         link = await client.open(asked.url)
         async with asyncio.timeout(10):
-            await link.aclose()
+            closing = asyncio.ensure_future(link.aclose())
+            await asyncio.sleep(0)
+            link.send(b"nothing after CLOSE")
+            link.send_audio(b"nothing after CLOSE")
+            await closing
             await asked.peer.gone.wait()
+    assert asked.peer.texts == []
     assert client.failures == []
 
 
