@@ -23,7 +23,7 @@ from picows import (
 )
 from tests.support.tls import client_context, server_context
 
-from dueto.agents.link import MAX_MESSAGE_BYTES, Link, http_fault, open_link, plain
+from dueto.agents.link import MAX_MESSAGE_BYTES, MAX_WAITING_BYTES, Link, http_fault, open_link, plain
 from dueto.errors import LocalProtocolError, ProviderFailed
 
 pytestmark = pytest.mark.at_once
@@ -468,6 +468,60 @@ async def test_a_provider_that_reads_nothing_at_all_is_given_up() -> None:
             link.send(b"x" * 16000)
         await client.until(lambda: bool(client.failures))
     assert client.failures[0].fault == "timeout"
+
+
+class Wire:
+    """picows' transport, with room for so many messages."""
+
+    def __init__(self, link: Link) -> None:
+        self.sent: list[bytes] = []
+        self.room = 0
+        self.gone = False
+        self.underlying_transport = self
+        self._link = link
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+    def send(self, kind: WSMsgType, message: bytes) -> None:
+        self.sent.append(message)
+        self.room -= 1
+        if not self.room:
+            self._link.pause_writing()
+
+    def disconnect(self, graceful: bool = True) -> None:
+        self.gone = True
+
+
+async def test_what_waits_counts_until_it_is_sent_and_goes_out_as_there_is_room() -> None:
+    client = Client()
+    link = Link("Acme", client.message, client.closed, late_audio_ms=100)
+    wire: Any = Wire(link)
+    link.on_ws_connected(wire)
+    link.pause_writing()
+    frames = [b"%d" % number for number in range(5)]  # 100 ms
+    half = b"x" * (MAX_WAITING_BYTES // 2)
+    for _ in range(3):  # more in all than may wait at a time
+        wire.sent.clear()
+        link.send(half)
+        for frame in frames:
+            link.send_audio(frame)
+        wire.room = 4
+        link.resume_writing()
+        assert wire.sent == [half, *frames[:3]]
+        wire.room = 2
+        link.resume_writing()
+        assert wire.sent == [half, *frames]
+    assert link.dropped_ms == 0
+    for message in (half, half[5:], *frames):
+        (link.send_audio if len(message) == 1 else link.send)(message)
+    link.send_audio(b"5")
+    assert (link.dropped_ms, link.closed) == (20, False)
+    link.send(b"more than may wait")
+    assert (link.closed, wire.gone) == (True, True)
+    wire.room = 100
+    link.resume_writing()
+    assert wire.sent == [half, *frames]
 
 
 async def test_no_key_is_logged_even_at_the_lowest_level(caplog: pytest.LogCaptureFixture) -> None:
