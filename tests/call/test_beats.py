@@ -154,16 +154,22 @@ class Flowing(Far):
 def test_a_beat_in_its_time_takes_a_frame_from_the_lane_and_asks_nobody() -> None:
     far = Flowing()
     assert far.lanes.opened == (0.1, 0.04)
-    assert far.beats(20, 5, 64) == 0
+    assert far.beats(20, 11, 29) == 0
     assert far.sent == [b"a frame"] * 3
-    assert not far.stands_in(64)
+    assert not far.stands_in(29)
 
 
-@pytest.mark.parametrize("late_ms", [[66], [64, 64, 64, 9]])
-def test_a_beat_that_is_missing_or_a_lane_that_was_open_for_long_has_somebody_decide(late_ms: list[float]) -> None:
+@pytest.mark.parametrize("after_ms", [[31], [29] * 7])
+def test_a_beat_that_is_late_and_a_lane_that_was_open_for_long_have_somebody_decide(after_ms: list[float]) -> None:
     far = Flowing()
-    assert far.beats(*late_ms) == 1
-    assert len(far.sent) == len(late_ms) - 1
+    assert far.beats(*after_ms) == 1
+    assert len(far.sent) == len(after_ms) - 1
+
+
+def test_a_beat_right_behind_another_takes_no_frame() -> None:
+    far = Flowing()
+    assert far.beats(9) == 0
+    assert far.sent == []
 
 
 def test_only_a_beat_in_its_time_opens_the_lane() -> None:
