@@ -210,7 +210,7 @@ class Playout:
         has to hold, as if `carry_on` was told the difference to this account as its lag: up to `slack_s`.
         """
         sent = self._sent
-        if len(sent.spans) != 1 or abs(held_s - self._ahead_s) > STEADY_S - DUST_S:
+        if len(sent.spans) != 1 or not self._just_one(held_s - DUST_S) or not self._just_one(held_s + DUST_S):
             return
         utterance, least_s = sent.spans[0].utterance, max(held_s - slack_s, NEAR_SILENCE_S) + DUST_S
         most_s = min(self._ahead_s + STEADY_S, held_s) - DUST_S  # more than the far end can have: look at it again
@@ -338,7 +338,7 @@ class Playout:
         if backlog_ms > 0:
             sent.put_back(now, backlog_ms / 1000)
             start_s = sent.until_s
-        if not -STEADY_S < start_s - now - self._ahead_s + lag_ms / 1000 <= STEADY_S:
+        if not self._just_one(start_s - now + lag_ms / 1000):
             return None
         if last.end_s != start_s or start_s - now < NEAR_SILENCE_S or spans[0].end_s <= now + DUST_S:
             return None
@@ -353,6 +353,10 @@ class Playout:
         self._waiting -= size
         turns.starved_since = None
         return frame
+
+    def _just_one(self, held_s: float) -> bool:
+        """Whether one frame is due, or nearly, and no more than one, while the far end holds so much."""
+        return -self._frame_s < held_s - self._ahead_s <= STEADY_S
 
     def far_end_lost(self, now: float) -> None:
         """The far end is gone, with all that it had not played: of bursty utterances that is sent again to the next.
