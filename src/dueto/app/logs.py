@@ -2,7 +2,6 @@
 
 import atexit
 import logging
-import time
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
@@ -101,7 +100,7 @@ class _JsonLines:
     def write(self, level: Level, unique_id: str, event: str, fields: Mapping[str, Any]) -> None:
         if _LEVELS[level] < self._threshold:
             return
-        line: dict[str, Any] = {"ts": _now(), "level": level, "event": clean(event)}
+        line: dict[str, Any] = {"ts": datetime.now(UTC), "level": level, "event": clean(event)}
         if unique_id:
             line["call"] = clean(unique_id)
         line |= redact(fields)
@@ -131,26 +130,6 @@ def _writer(stream: TextIO | Outlet) -> Callable[[bytes], None]:
         return stream.line
     msg = structlog.WriteLogger(stream).msg
     return lambda line: msg(line.decode())
-
-
-class _Stamp:
-    """The time of a line; all of it but the fraction is made once a second."""
-
-    __slots__ = ("_prefix", "_second")
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._prefix = ""
-
-    def __call__(self) -> str:
-        second, rest = divmod(time.time_ns(), 1_000_000_000)
-        if second != self._second:
-            self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-            self._second = second
-        return f"{self._prefix}{rest // 1000:06d}Z"
-
-
-_now = _Stamp()
 
 
 class _Bridge(logging.Handler):
