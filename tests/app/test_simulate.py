@@ -14,10 +14,11 @@ from dueto.agents.echo import echo
 from dueto.app.gateway import Gateway
 from dueto.app.serve import Stop
 from dueto.app.settings import Settings, load_settings
-from dueto.app.simulate import Load, Result, Target, percentile, run_load, summary, target_of
+from dueto.app.simulate import Load, Plan, Result, Target, percentile, run_load, summary, target_of
 from dueto.app.simulate_report import print_report
 from dueto.call import Agent, Call
 from dueto.errors import SettingsError
+from dueto.sim import Caller, Faults, Switch
 
 SECRET = "a-secret-of-the-tests"
 
@@ -105,10 +106,21 @@ async def test_a_wrong_secret_leaves_calls_with_one_leg() -> None:
             control=f"127.0.0.1:{running.control_port}",
             media=f"ws://127.0.0.1:{running.media_port}",
         )
-        result = await run_load(wrong, Load(calls=2, rate_per_s=1000, duration_s=0.2))
+        result = await run_load(wrong, Load(calls=2, rate_per_s=1000, duration_s=0.2, legs_within_s=0.1))
     assert not result.ok
     assert result.fates == {"one_leg": 2}
     assert result.reasons == {"no media leg": 2}
+
+
+async def test_a_caller_whose_stream_is_late_stays_until_it_comes() -> None:
+    plan = Plan(Load(calls=1, rate_per_s=1, duration_s=0.1), Stop(), control=True)
+    async with gateway() as running:
+        to = target(running)
+        async with Switch(to.control, to.media_url, secret=to.secret) as switch:
+            call = await switch.place(Caller(script=plan.script), faults=Faults(media_late_s=0.3))
+            await call.done()
+    assert call.paired
+    assert plan.kept
 
 
 async def test_a_call_that_the_gateway_ends_before_its_time_is_lost() -> None:

@@ -172,7 +172,9 @@ def demo(
 def simulate(
     calls: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many calls.")] = 10,
     rate: Annotated[float, typer.Option(min=0.01, max=1000, help="New calls per second.")] = 5.0,
-    duration: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds until each caller hangs up.")] = 10.0,
+    duration: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Seconds until each caller hangs up, once its legs are there.")
+    ] = 10.0,
     control: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="The gateway's control listener; from the configuration.")
     ] = None,

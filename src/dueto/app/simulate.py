@@ -16,6 +16,7 @@ from dueto.app.serve import Stop, new_event_loop, stopped_by_signals
 from dueto.app.settings import Settings
 from dueto.errors import SettingsError
 from dueto.sim import AudioDialect, Caller, Line, SimCall, Switch
+from dueto.sim.caller import FRAME_MS
 from dueto.wire.media import AUDIO_STREAM_BINARY
 
 IN_FLIGHT_S = 0.25
@@ -52,6 +53,9 @@ class Load:
     calls: int
     rate_per_s: float
     duration_s: float
+    "How long a caller stays, counted from when its legs are with the gateway."
+    legs_within_s: float = 10.0
+    "How long it waits for them: after that it stays as long with what there is."
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +213,7 @@ async def run_load(
                 await asyncio.sleep(0)
             if stop.asked:
                 break
-            plan = _Plan(load.duration_s, stop)
+            plan = Plan(load, stop, control=bool(target.control))
             caller = Caller(
                 str(1000 + number),
                 script=plan.script,
@@ -225,26 +229,30 @@ async def run_load(
     return result
 
 
-class _Plan:
-    """What a caller does: stay for a while, then hang up."""
+class Plan:
+    """What a caller does: wait for its legs, stay for a while, then hang up."""
 
-    def __init__(self, duration_s: float, stop: Stop) -> None:
-        self.duration_s = duration_s
+    def __init__(self, load: Load, stop: Stop, *, control: bool) -> None:
         self.kept = False
         "The caller hung up when it wanted to; nobody did it before."
-        self._stop = stop
+        self.longest_s = load.legs_within_s + load.duration_s
+        self._load, self._stop, self._control = load, stop, control
 
     async def script(self, line: Line) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.duration_s):
+            async with asyncio.timeout(self._load.legs_within_s):
+                while not (line.has_legs(control=self._control) or self._stop.asked):
+                    await line.wait(FRAME_MS / 1000)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._load.duration_s):
                 await self._stop.once()
         self.kept = True
 
 
-async def _watch(call: SimCall, plan: _Plan, target: Target, result: Result, report: Callable[[Result], None]) -> None:
+async def _watch(call: SimCall, plan: Plan, target: Target, result: Result, report: Callable[[Result], None]) -> None:
     let_go_at: float | None = None
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(plan.duration_s + PATIENCE_S):
+        async with asyncio.timeout(plan.longest_s + PATIENCE_S):
             await call.over()
             await call.released()
             let_go_at = time.monotonic()
@@ -254,7 +262,7 @@ async def _watch(call: SimCall, plan: _Plan, target: Target, result: Result, rep
     report(result)
 
 
-def _judge(call: SimCall, plan: _Plan, target: Target, let_go_at: float | None) -> Verdict:
+def _judge(call: SimCall, plan: Plan, target: Target, let_go_at: float | None) -> Verdict:
     control, media = bool(call.control_opened_at), bool(call.media_opened_at)
     let_go_ms = (let_go_at - call.hung_up_at) * 1000 if let_go_at is not None and (control or media) else None
     told = call.channel.variables.get("dueto_result", "")

@@ -123,6 +123,10 @@ class Line:
             raise NotHeard(f"not bridged within {timeout} s") from None
         return self._call.bridged_to
 
+    def has_legs(self, *, control: bool = True) -> bool:
+        """Tell whether both legs are with the gateway by now; with `control=False`, whether its media leg is."""
+        return bool(self._call.media_opened_at and (self._call.control_opened_at or not control))
+
     async def until_hangup(self, timeout: float = 60.0) -> None:
         """Stay on the line until the other side hangs up, which ends the script.
 
