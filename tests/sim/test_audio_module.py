@@ -335,6 +335,18 @@ def test_a_failed_start_says_ok_then_tells_the_error_and_detaches(path: str, cod
     play(act, opening=OPENING)
 
 
+def test_a_stream_that_was_open_in_time_is_not_given_up_because_the_process_stood_still() -> None:
+    async def act(scene: Scene) -> None:
+        call = await scene.call()
+        await start(scene, call, path="told-late")
+        await asyncio.sleep(3)
+        assert "mod_audio_stream::error" not in [event.subclass for event in scene.gateway.named("CUSTOM")]
+        assert call.channel.stream is not None
+        call.hang_up()
+
+    play(act, opening=OPENING)
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_server_that_ignores_close_delays_the_end_but_not_the_hangup(answers: bool) -> None:
     async def act(scene: Scene) -> None:

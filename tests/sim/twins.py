@@ -109,6 +109,8 @@ class Server:
         listener.on_open(side)
         if self.on_open is not None:
             self.on_open(side)
+        if url.endswith("/told-late"):
+            await asyncio.sleep(2.0)
         return side
 
     async def side(self, nth: int = 0) -> "ServerSide":

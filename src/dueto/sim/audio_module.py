@@ -64,6 +64,7 @@ class AudioModule:
         self._heartbeat = 0
         self._timers: list[asyncio.TimerHandle] = []
         self._half_closed: MediaConnection | None = None
+        self._limit: asyncio.Timeout | None = None
         self._task: asyncio.Task[None] | None = None
         if not channel.faults.media_never:
             self._task = core.spawn(self._connect(self._headers()), f"{channel.unique_id} stream")
@@ -117,7 +118,7 @@ class AudioModule:
         if self.channel.faults.media_late_s and self._owner:
             await asyncio.sleep(self.channel.faults.media_late_s)
         try:
-            async with asyncio.timeout(self.connect_limit_s):
+            async with asyncio.timeout(self.connect_limit_s) as self._limit:
                 await core.doors.media(self.request.url, headers, self)
         except TimeoutError:
             self._failed(10, "Timeout")
@@ -133,6 +134,8 @@ class AudioModule:
     def on_open(self, connection: MediaConnection) -> None:
         core = self.channel.core
         self.connecting = False
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(None)  # a process that stood still may be told of both in one turn
         if (self._owner and not self._attached) or not self.channel.up:
             connection.close(1000, "Normal closure")
             return
