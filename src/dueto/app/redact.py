@@ -26,8 +26,10 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\
 _UNPRINTABLE_BUT_NEWLINE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-_HARMLESS = re.compile(r"[A-Za-z0-9_.-]{0,200}").fullmatch
-"Most of what is logged: causes, states, ids. A secret in a text needs a `=`, a `:` or a space before it."
+_HARMLESS = re.compile(r"[A-Za-z0-9_.-]*").fullmatch
+"Most of what is logged. A secret in a text needs a `=`, a `:` or a space before it."
+SHORT = 200
+"Texts up to that length are mostly causes, states and ids, which come again and again."
 
 
 def redact(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,10 +39,12 @@ def redact(fields: Mapping[str, Any]) -> dict[str, Any]:
         name, kind = _known(key)
         if kind is not _PLAIN:
             cleaned[name] = _value(key, value, MAX_DEPTH)
-        elif isinstance(value, str):
-            cleaned[name] = value if _HARMLESS(value) else clean(value, newlines=key == "exception")
-        else:  # numbers, nearly always
-            cleaned[name] = value if type(value) in _AS_THEY_ARE else _value(key, value, MAX_DEPTH)
+        elif type(value) in _AS_THEY_ARE:
+            cleaned[name] = value
+        elif type(value) is str and len(value) <= SHORT and key != "exception":
+            cleaned[name] = _short(value)
+        else:
+            cleaned[name] = _value(key, value, MAX_DEPTH)
     return cleaned
 
 
@@ -65,13 +69,21 @@ def _kind(key: str) -> _Kind:
 
 def clean(text: str, *, newlines: bool = False) -> str:
     """Return `text` with secrets masked and unprintable characters written out (`\\x1b`, `\\ud800`)."""
-    if _HARMLESS(text):
-        return text
+    if len(text) <= SHORT and not newlines:
+        return _short(text)
     limit = MAX_CHARACTERS * (10 if newlines else 1)
     text = text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+    return _masked(text, _UNPRINTABLE_BUT_NEWLINE if newlines else _UNPRINTABLE)
+
+
+@lru_cache(maxsize=1024)
+def _short(text: str) -> str:
+    return text if _HARMLESS(text) else _masked(text, _UNPRINTABLE)
+
+
+def _masked(text: str, unprintable: re.Pattern[str]) -> str:
     text = _SECRET_IN_TEXT.sub(lambda found: (found[1] or found[2]) + MASK, text)
-    pattern = _UNPRINTABLE_BUT_NEWLINE if newlines else _UNPRINTABLE
-    return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return unprintable.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 @lru_cache(maxsize=1024)

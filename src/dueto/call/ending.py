@@ -84,7 +84,8 @@ def close_if_over(session: "Session") -> None:
         return
     if session.tasks or session.seat.taken:
         return
-    if any(leg is not None and not leg.closed for leg in (session.control, session.media)):
+    control, media = session.control, session.media
+    if (control is not None and not control.closed) or (media is not None and not media.closed):
         return
     ending.is_over = True
     session.timers.stop_all()

@@ -24,7 +24,7 @@ class Timers(Part):
         """Have each event happen so many seconds from now, in place of what was running under that name."""
         self.stop(name)
         now = asyncio.get_running_loop().time()
-        self._next(name, sorted(((now + delay_s, event) for delay_s, event in due), key=itemgetter(0)))
+        self._next(name, sorted([(now + delay_s, event) for delay_s, event in due], key=itemgetter(0)))
 
     def stop(self, *names: str) -> None:
         """Stop those that run."""
@@ -35,7 +35,7 @@ class Timers(Part):
 
     def stop_all(self, *, but: str = "") -> None:
         """Stop all, but for one."""
-        self.stop(*(name for name in tuple(self._running) if name != but))
+        self.stop(*[name for name in self._running if name != but])
 
     def _next(self, name: str, due: list[tuple[float, phase.Event]]) -> None:
         if due:
