@@ -222,12 +222,16 @@ class ConnectAnswer(Reply):
     @property
     def full(self) -> bool:
         """Whether the dialplan said `full`: without it there is no api, no linger and no CUSTOM event."""
-        return self.find("Control") == b"full"
+        return self._of_reply(b"\nControl: full\n")
 
     @property
     def is_async(self) -> bool:
         """Whether the dialplan said `async`."""
-        return self.find("Socket-Mode") == b"async"
+        return self._of_reply(b"\nSocket-Mode: async\n")
+
+    def _of_reply(self, line: bytes) -> bool:
+        """Whether it stands among the headers of the reply: the last ones, behind all of the channel."""
+        return self.raw.find(line, max(self.raw.rfind(b"\nReply-Text: "), 0)) >= 0
 
 
 class ApiResponse(Block):
