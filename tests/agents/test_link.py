@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -23,7 +25,7 @@ from picows import (
 )
 from tests.support.tls import client_context, server_context
 
-from dueto.agents.link import MAX_MESSAGE_BYTES, MAX_WAITING_BYTES, Link, http_fault, open_link, plain
+from dueto.agents.link import HIGH_WATER_BYTES, MAX_MESSAGE_BYTES, MAX_WAITING_BYTES, Link, http_fault, open_link, plain
 from dueto.errors import LocalProtocolError, ProviderFailed
 
 pytestmark = pytest.mark.at_once
@@ -38,6 +40,7 @@ class Peer(WSListener):
         super().__init__()
         self.transport: WSTransport | None = None
         self.texts: list[bytes] = []
+        self.pongs: list[bytes] = []
         self.changed = asyncio.Event()
         self.gone = asyncio.Event()
         self.answers_close = True
@@ -51,6 +54,9 @@ class Peer(WSListener):
             if self.answers_close:
                 transport.send_close(frame.get_close_code(), frame.get_close_message())
                 transport.disconnect()
+        elif frame.msg_type == WSMsgType.PONG:
+            self.pongs.append(frame.get_payload_as_bytes())
+            self.changed.set()
         elif frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
             self.texts.append(frame.get_payload_as_bytes())
             self.changed.set()
@@ -293,6 +299,40 @@ async def test_a_server_that_never_answers_is_given_up_in_time() -> None:
     assert str(failure) == "Acme did not answer within 0.05 s"
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Switching Pro"], ids=["nothing", "half"])
+@pytest.mark.parametrize("how", ["end", "reset"])
+async def test_a_server_that_hangs_up_before_the_upgrade_is_a_lost_connection(answer: bytes, how: str) -> None:
+    async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        if how == "reset":
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+
+    async with raw_server(hangs_up) as url:
+        failure = await refused(url)
+    assert (failure.fault, str(failure)) == ("dropped", "the connection to Acme broke")
+
+
+async def test_an_address_of_a_kind_that_this_machine_has_not_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, client = asyncio.get_running_loop(), Client()
+    no_such_family = 63
+    async with server() as asked:
+        port = int(asked.url.split(":")[2].split("/")[0])
+
+        async def addresses(host: str, port: int, **more: Any) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
+            stream = socket.SOCK_STREAM
+            return [
+                (no_such_family, stream, 6, "", ("::1", port, 0, 0)),
+                (socket.AF_INET, stream, 6, "", ("127.0.0.1", port)),
+            ]
+
+        monkeypatch.setattr(loop, "getaddrinfo", addresses)
+        link = await client.open(f"ws://both.example:{port}/")
+        await link.aclose()
+
+
 async def test_a_server_that_speaks_no_websocket_broke_the_protocol() -> None:
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
@@ -304,19 +344,24 @@ async def test_a_server_that_speaks_no_websocket_broke_the_protocol() -> None:
     assert failure.fault == "protocol"
 
 
+def upgraded(request: bytes) -> bytes:
+    """Answer an upgrade."""
+    key = next(line.split(b": ")[1] for line in request.split(b"\r\n") if line.startswith(b"Sec-WebSocket-Key"))
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+
+
 async def test_a_connect_that_is_cancelled_leaves_no_connection() -> None:
     asked, cancelled = asyncio.Event(), asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
-        key = next(line.split(b": ")[1] for line in request.split(b"\r\n") if line.startswith(b"Sec-WebSocket-Key"))
-        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
         asked.set()
         await cancelled.wait()
-        writer.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
-        )
+        writer.write(upgraded(request))
         await reader.read()
 
     async with raw_server(slow) as url:
@@ -376,6 +421,49 @@ async def test_a_peer_that_breaks_the_protocol_is_cut_off(
         await client.until(lambda: bool(client.failures))
     assert client.failures[0].fault == "protocol"
     assert client.messages == []
+
+
+async def test_a_fault_that_picows_finds_is_told_once_and_not_to_the_loop() -> None:
+    complaints: list[str] = []
+    client = Client()
+
+    async def breaks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(upgraded(await reader.readuntil(b"\r\n\r\n")) + b"\x83\x00")  # no opcode of RFC 6455
+        await reader.read()
+
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    try:
+        async with raw_server(breaks) as url:
+            link = await client.open(url)
+            await client.until(lambda: bool(client.failures))
+            await link.aclose()
+        del link
+        client = Client()
+        gc.collect()  # futures complain when they go
+    finally:
+        loop.set_exception_handler(before)
+    assert complaints == []
+
+
+async def test_pings_are_answered_but_not_kept_for_a_peer_that_does_not_read() -> None:
+    client = Client()
+    async with server() as asked:
+        link = await client.open(asked.url)
+        await asked.peer.until(lambda: asked.peer.transport is not None)
+        asked.peer.send(WSMsgType.PING, b"one")
+        await asked.peer.until(lambda: asked.peer.pongs == [b"one"])
+        asked.peer.wire.underlying_transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(64):  # more than the two kernels take
+            link.send(b"x" * 16000)
+        for _ in range(2000):
+            asked.peer.send(WSMsgType.PING, b"x" * 125)
+        asked.peer.send(WSMsgType.TEXT, b"after")
+        await client.until(lambda: client.messages == [b"after"])
+        assert link._transport is not None
+        assert link._transport.underlying_transport.get_write_buffer_size() < HIGH_WATER_BYTES + 50_000
+        await link.aclose()
 
 
 async def test_a_message_in_pieces_may_be_no_longer_than_one_in_one() -> None:

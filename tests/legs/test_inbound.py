@@ -304,19 +304,45 @@ async def test_nonsense_ends_the_connection_typed(nonsense: bytes) -> None:
     server.close()
 
 
-def test_a_password_can_not_forge_a_command() -> None:
-    async def scene() -> None:
-        async with Switch(control="") as switch:
-            noted = Noted()
-            link = link_to(switch, password="x\n\napi shutdown", journal=noted)
-            link.start()
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(5):
-                    await link.wait_up()
-            await link.aclose()
+@pytest.mark.parametrize(
+    "wrong", [{"password": "x\n\napi shutdown"}, {"user": "a@b\r\n"}, {"events": ("DTMF\n\napi shutdown",)}]
+)
+def test_what_could_forge_a_command_is_refused_before_anything_is_sent(wrong: dict[str, Any]) -> None:
+    with pytest.raises(LocalProtocolError):
+        InboundLink("switch", 8021, **({"password": "x"} | wrong))
 
-    with contextlib.suppress(LocalProtocolError):
-        run_virtual(scene())
+
+def test_a_call_that_can_not_take_an_event_costs_no_other_its_hangup_and_nobody_the_link() -> None:
+    async def scene() -> None:
+        complaints: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(str(context["exception"])))
+
+        def fails(*told: object) -> None:
+            raise ValueError("a bug")
+
+        async with Switch(control="") as switch:
+            link = link_to(switch)
+            ups: list[int] = []
+            link.on_up(fails)
+            link.on_up(lambda: ups.append(1))
+            link.start()
+            await link.wait_up()
+            assert ups == [1]
+            seen: list[str] = []
+            call = await switch.place(Caller())
+            link.watch(call.unique_id, fails)
+            link.watch(call.unique_id, lambda event: seen.append(event.name))
+            call.hang_up()
+            await call.released()
+            await asyncio.sleep(0.1)
+            assert seen[-1] == "CHANNEL_HANGUP_COMPLETE"
+            assert link.up
+            assert ups == [1]
+            await link.aclose()
+        assert complaints == ["a bug"] * (1 + len(seen))
+
+    run_virtual(scene())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "+OK", '{"rows": 3}', '{"rows":[{"no":"uuid"}]}'])

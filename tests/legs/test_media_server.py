@@ -326,6 +326,25 @@ async def test_a_reader_that_takes_nothing_is_cut_off() -> None:
         assert await door.until_ended() == (1006, "the switch does not read")
 
 
+async def test_pings_are_answered_but_not_kept_for_a_switch_that_does_not_read() -> None:
+    door = RememberingMediaDoor()
+    async with media_bench(door) as bench:
+        peer = await bench.stream(receive_buffer_bytes=8192)
+        leg: Any = door.legs[0]
+        leg.dialect = AUDIO_STREAM
+        peer.send(frame(PING, b"one"))
+        assert await peer.frame() == Frame(PONG, b"one")
+        peer.stop_reading()
+        leg.send_text("a" * (2 * UNREAD_AUDIO_BYTES))
+        held = leg.backlog_bytes()
+        for _ in range(1000):
+            peer.send(frame(PING, b"x" * 125))
+        peer.send(frame(TEXT, b"after"))
+        await door.until_heard(1)
+        assert leg.backlog_bytes() <= held
+        assert not leg.closed
+
+
 async def test_whole_utterances_as_text_may_wait_longer_than_audio() -> None:
     door = RememberingMediaDoor()
     async with media_bench(door) as bench:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 from picows import (
@@ -19,6 +20,7 @@ from picows import (
 )
 
 from dueto.sim import Caller, Faults, Line, SimCall, Switch, TcpDoors, tone
+from dueto.sim.doors import MediaListener
 
 from .twins import Recorder
 
@@ -221,3 +223,14 @@ async def test_frames_that_measure_their_way_come_back_and_are_counted() -> None
         assert min(counters.echo_ms) >= 0
         assert len(counters.echo_ms) + len(counters.sent_marks) == counters.frames_up
         assert counters.frames_down <= counters.frames_up == len(here.sides[0].frames)
+
+
+async def test_a_gateway_that_hangs_up_before_the_upgrade_is_no_stream() -> None:
+    async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hangs_up, "127.0.0.1", 0) as listening:
+        url = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}/stream"
+        with pytest.raises(ConnectionResetError):
+            await TcpDoors().media(url, [], cast(MediaListener, None))

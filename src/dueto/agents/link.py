@@ -48,6 +48,7 @@ SEND_BUFFER_BYTES: Final = 16384
 HIGH_WATER_BYTES: Final = 16384
 "What may wait in the transport; audio in there can't be dropped any more."
 _TEXT, _BINARY, _CLOSE, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CLOSE, WSMsgType.CONTINUATION
+_PING = WSMsgType.PING
 _QUIET = logging.getLogger("dueto.provider_link")
 _QUIET.setLevel(logging.CRITICAL)  # at its lowest level picows logs the upgrade, and the key in it
 
@@ -191,18 +192,10 @@ class Link(WSListener):
         loop = asyncio.get_running_loop()
         error: OSError | None = None
         for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            sock = socket.socket(family, kind, protocol)
             try:
-                sock.setblocking(False)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-                async with asyncio.timeout(ADDRESS_S):
-                    await loop.sock_connect(sock, address)
-            except OSError as failed:  # a TimeoutError is one
+                sock = await _connected(socket.socket(family, kind, protocol), address)
+            except OSError as failed:  # a TimeoutError is one; so is what a machine without IPv6 says to its addresses
                 error = failed
-                sock.close()
-            except BaseException:
-                sock.close()
-                raise
             else:
                 keep_alive(sock)
                 self._sock = sock
@@ -251,8 +244,12 @@ class Link(WSListener):
                 return self._tell(meant.fault, str(meant))
             said = f": {self.close_reason}" if self.close_reason else ""
             return self._tell("dropped", f"{self.provider} closed the connection ({self.close_code}{said})")
+        elif kind == _PING:
+            if not self._paused:  # a peer that pings and does not read would make us keep all the answers
+                transport.send_pong(frame.get_payload_as_bytes())
+            return None
         elif kind != _CONTINUATION:
-            return None  # picows answers PING by itself
+            return None
         elif not self._in_fragments:
             return self._nonsense("continued no message")
         self._fragments += frame.get_payload_as_memoryview()
@@ -267,6 +264,8 @@ class Link(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         sent = transport.close_handshake.sent if transport.is_close_frame_sent else None
+        if sent is not None:
+            asyncio.get_running_loop().call_soon(_hear_out, transport)
         self._over()
         self._transport = None
         if not self._gone.done():
@@ -353,6 +352,25 @@ def _nowhere(message: bytes) -> None:
     pass
 
 
+def _hear_out(transport: WSTransport) -> None:
+    """Take the fault that picows may have found: it keeps it for somebody who waits, or the loop complains of it."""
+    with suppress(Exception):
+        transport.wait_disconnected().send(None)  # it is over, so this does not wait
+
+
+async def _connected(sock: socket.socket, address: Any) -> socket.socket:
+    """Connect a socket within `ADDRESS_S`, or close it. Raises: OSError."""
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        async with asyncio.timeout(ADDRESS_S):
+            await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 async def open_link(
     provider: str,
     url: str,
@@ -382,12 +400,13 @@ async def open_link(
     link = Link(provider, on_message, on_closed, late_audio_ms, ping_s, meaning, secrets)
     try:
         async with asyncio.timeout(connect_s):
-            await ws_connect(
+            _, opened = await ws_connect(
                 lambda request, response: link,
                 url,
                 ssl_context=(ssl_context or trusted()) if url.startswith("wss:") else None,
                 websocket_handshake_timeout=connect_s,
                 logger_name=_QUIET,
+                enable_auto_pong=False,  # see `on_ws_frame`
                 enable_auto_ping=True,
                 auto_ping_idle_timeout=ping_s,
                 auto_ping_reply_timeout=ping_s,
@@ -396,6 +415,8 @@ async def open_link(
                 socket_factory=lambda target: link.dial(target.host, target.port),
                 max_redirects=0,  # a key goes where it was meant to go
             )
+        if opened is not link:  # picows returns in peace where the connection ended before the upgrade
+            raise ConnectionResetError
     except BaseException as error:
         link.abandon()
         failure = _refusal(provider, error, connect_s, secrets)

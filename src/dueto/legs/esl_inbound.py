@@ -219,7 +219,10 @@ class InboundLink:
         """`user`: `NAME@DOMAIN` for `userauth`; empty: the socket's own password. The waits: between two attempts.
 
         `connect` joins a protocol to the switch; None: TCP.
+        Raises: LocalProtocolError: the password, the user or an event holds what no command may hold.
         """
+        for command in (Auth(password, user), Subscribe(events)):
+            command.encode()
         self.up = False
         self._address = (host, port)
         self._connect = connect or self._tcp
@@ -288,7 +291,10 @@ class InboundLink:
             self._stands.set()
             self._journal("switch_up", {})
             for callback in self._on_up:
-                callback()
+                try:
+                    callback()
+                except Exception as error:
+                    _complain(error)
             while not connection.over.done():
                 await asyncio.wait((connection.over,), timeout=DEAD_S / 3)
                 owed = connection.owed_since
@@ -372,7 +378,10 @@ class InboundLink:
             self._jobs.take(event)
             return
         for sink in tuple(self._watchers.get(event.unique_id, ())):
-            sink(event)
+            try:
+                sink(event)
+            except Exception as error:  # what one call can't take costs no other its hangup
+                _complain(error)
 
 
 class _Row(msgspec.Struct):
@@ -411,6 +420,11 @@ def parse_channels(text: str) -> list[ChannelRow]:
         )
         for row in rows
     ]
+
+
+def _complain(error: Exception) -> None:
+    context = {"message": "what the switch's event socket told could not be handled", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _retrieve(future: "asyncio.Future[None]") -> None:

@@ -114,8 +114,12 @@ class PicowsMediaLeg(WSListener):
             else:
                 listener.message(message)
             return None
-        if kind in (WSMsgType.PING, WSMsgType.PONG):
-            return None  # picows answers PING by itself
+        if kind == WSMsgType.PING:
+            if self._unwritten_bytes() < UNREAD_AUDIO_BYTES:  # or one that pings and does not read fills our memory
+                transport.send_pong(frame.get_payload_as_bytes())
+            return None
+        if kind == WSMsgType.PONG:
+            return None
         return self._fragment(kind, frame)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -268,6 +272,7 @@ class MediaServer:
                 self._listener,
                 sock=listener,
                 websocket_handshake_timeout=self._handshake_s,
+                enable_auto_pong=False,  # see `on_ws_frame`
                 max_frame_size=MAX_MESSAGE_BYTES,
                 read_buffer_init_size=4096,
                 backlog=BACKLOG,

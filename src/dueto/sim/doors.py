@@ -105,7 +105,7 @@ class TcpDoors:
         if not any(name == "Origin" for name, _ in given):
             given.insert(0, ("Origin", f"http://{urlsplit(url).netloc}"))
         try:
-            transport, _ = await ws_connect(
+            transport, opened = await ws_connect(
                 lambda: _Listener(listener),
                 url,
                 extra_headers=given,
@@ -116,6 +116,8 @@ class TcpDoors:
             )
         except WSError as error:
             raise UpgradeRefused(str(error)) from error
+        if opened is None:  # picows returns in peace
+            raise ConnectionResetError("the connection ended before the upgrade")
         return _Connection(transport)
 
     async def datagrams(self, host: str, port: int, protocol: asyncio.DatagramProtocol) -> Datagrams:
