@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dueto.agents import messages
 from dueto.agents.messages import Message, MessageFile, NotKept
 
 PATIENCE_S = 30
@@ -54,3 +55,19 @@ def test_a_file_that_another_worker_is_writing_to_can_be_written(tmp_path: Path)
     with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         MessageFile(path).check()
+
+
+async def test_a_message_is_refused_in_time_where_another_process_keeps_the_file_and_the_next_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "LOCK_S", 0.05)
+    path = tmp_path / "messages.jsonl"
+    ours = MessageFile(path)
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(NotKept, match="another process has held the file"):
+                await ours.keep(Message("2026", "id", "a", "t", "1", "2", "too late"))
+    async with asyncio.timeout(PATIENCE_S):
+        await ours.keep(Message("2026", "id", "a", "t", "1", "2", "kept"))
+    assert [json.loads(line)["text"] for line in path.read_text().splitlines()] == ["kept"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.support.links import PASSWORD, link_to, linked
 
 from dueto.errors import CommandRefused, DuetoError, LegClosed, LocalProtocolError, RemoteProtocolError, ReplyTimeout
-from dueto.legs.esl_inbound import DEAD_S, InboundLink, parse_channels
-from dueto.sim import Access, Caller, Endpoint, Faults, Switch, User, run_virtual
+from dueto.legs.esl_inbound import DEAD_S, MAX_WAITING, OPEN_S, InboundLink, parse_channels
+from dueto.sim import Access, Caller, Endpoint, Faults, Switch, User, pipe, run_virtual
 from dueto.wire.esl.switch_end import encode_api_response, encode_goodbye, encode_reply
 
 
@@ -279,29 +279,129 @@ class Scripted(asyncio.Protocol):
                 self._transport.write(self._answers.pop(0))
 
 
+WELCOME = (encode_reply("+OK accepted"), encode_reply("+OK event listener enabled plain"))
+
+
 @pytest.mark.parametrize(
-    "nonsense",
+    ("nonsense", "reason"),
     [
-        b"Content-Type: no/such-thing\n\n",
-        b"Content-Type: api/response\nContent-Length: -4\n\n",
-        b"no colon\n\n",
-        encode_goodbye(),
-        encode_api_response(b"1") + encode_api_response(b"2"),
+        (b"Content-Type: no/such-thing\n\n", "protocol error: block of unknown Content-Type"),
+        (b"Content-Type: api/response\nContent-Length: -4\n\n", "protocol error: Content-Length is no number"),
+        (b"no colon\n\n", "protocol error: header line without a colon"),
+        (encode_goodbye(), "the switch said goodbye"),
+        (encode_api_response(b"1") + encode_api_response(b"2"), "protocol error: a reply to no command"),
     ],
 )
-async def test_nonsense_ends_the_connection_typed(nonsense: bytes) -> None:
+async def test_nonsense_ends_the_connection_typed_and_what_came_before_it_counts(nonsense: bytes, reason: str) -> None:
     noted = Noted()
-    welcome = [encode_reply("+OK accepted"), encode_reply("+OK event listener enabled plain")]
-    server = await asyncio.get_running_loop().create_server(lambda: Scripted([*welcome, nonsense]), "127.0.0.1", 0)
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    hangup = b"Event-Name: CHANNEL_HANGUP_COMPLETE\nUnique-ID: " + UUID.encode() + b"\n\n"
+    event = b"Content-Length: %d\nContent-Type: text/event-plain\n\n%b" % (len(hangup), hangup)
+    answers = [*WELCOME, event + nonsense]
+    server = await asyncio.get_running_loop().create_server(lambda: Scripted(answers), "127.0.0.1", 0)
     link = InboundLink("127.0.0.1", server.sockets[0].getsockname()[1], "x", journal=noted)
+    seen: list[str] = []
+    link.watch(UUID, lambda event: seen.append(event.name))
     link.start()
     async with asyncio.timeout(10):
         await link.wait_up()
         with contextlib.suppress(DuetoError):
             await link.api("uuid_exists", "x")
-        await noted.until("switch_down")
+        assert str((await noted.until("switch_down"))["reason"]).startswith(reason)
     await link.aclose()
     server.close()
+    assert seen == ["CHANNEL_HANGUP_COMPLETE"]
+    assert complaints == []
+
+
+class HangsUp(Scripted):
+    """A peer that sends its last answer and is gone."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._answers:
+            self._transport.close()
+
+
+@pytest.mark.parametrize("answers", [[b""], [WELCOME[0], b""]], ids=["at the log-in", "at the events"])
+async def test_a_switch_that_hangs_up_in_the_log_in_is_told_and_asked_again_soon(answers: list[bytes]) -> None:
+    noted = Noted()
+    came: list[None] = []
+    again = asyncio.Event()
+
+    def comes() -> asyncio.Protocol:
+        came.append(None)
+        if len(came) == 2:
+            again.set()
+        return HangsUp(list(answers))
+
+    server = await asyncio.get_running_loop().create_server(comes, "127.0.0.1", 0)
+    link = InboundLink("127.0.0.1", server.sockets[0].getsockname()[1], "x", journal=noted)
+    link.start()
+    async with asyncio.timeout(OPEN_S - 1):  # no deadline has to pass
+        assert (await noted.until("switch_down"))["reason"] in (
+            "end of stream",
+            "the switch's event socket is down: end of stream",
+        )
+        await again.wait()
+    await link.aclose()
+    server.close()
+
+
+async def test_who_waits_for_a_reply_is_told_at_once_that_the_connection_ended() -> None:
+    server = await asyncio.get_running_loop().create_server(lambda: HangsUp([*WELCOME, b""]), "127.0.0.1", 0)
+    link = InboundLink("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+    link.start()
+    async with asyncio.timeout(10):
+        await link.wait_up()
+        with pytest.raises(LegClosed, match="end of stream"):
+            await link.api("uuid_exists", "x", timeout_s=60.0)
+    await link.aclose()
+    server.close()
+
+
+async def test_only_so_many_commands_may_wait_for_their_replies() -> None:
+    server = await asyncio.get_running_loop().create_server(lambda: Scripted([*WELCOME]), "127.0.0.1", 0)
+    link = InboundLink("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+    link.start()
+    async with asyncio.timeout(10):
+        await link.wait_up()
+        asking = [asyncio.ensure_future(link.exists("x")) for _ in range(MAX_WAITING)]
+        await asyncio.sleep(0)
+        with pytest.raises(LocalProtocolError, match="are waiting"):
+            await link.exists("x")
+        await link.aclose()
+        ends = await asyncio.gather(*asking, return_exceptions=True)
+    assert {type(end) for end in ends} == {LegClosed}
+    with pytest.raises(LegClosed):
+        await link.exists("x")
+    server.close()
+
+
+def test_a_switch_that_keeps_silent_before_the_log_in_is_given_up_and_asked_again() -> None:
+    async def scene() -> None:
+        noted = Noted()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        asked: list[float] = []
+
+        async def silent(protocol: asyncio.Protocol) -> None:
+            asked.append(loop.time() - began)
+            if len(asked) == 1:
+                await asyncio.Event().wait()
+            pipe(protocol, asyncio.Protocol())
+
+        link = InboundLink("switch", 8021, "x", connect=silent, journal=noted)
+        link.start()
+        await asyncio.sleep(3 * OPEN_S)
+        await link.aclose()
+        assert len(asked) >= 3
+        assert asked[1] == pytest.approx(OPEN_S, abs=1.0)
+        assert asked[2] == pytest.approx(2 * OPEN_S, abs=2.0)
+        assert noted[0][0] == "switch_down"
+
+    run_virtual(scene())
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The media server after the upgrade: frames, their faults, back-pressure, and the end. Real sockets."""
 
 import asyncio
+import gc
 import socket
 import struct
+import weakref
 from typing import Any
 
 import pytest
@@ -91,6 +93,24 @@ async def test_fragments_are_one_message_and_control_frames_may_come_between() -
         assert (await peer.frame()).payload == b"!"
         await door.until_heard(2)
     assert door.heard[:2] == [b"abcdef", text]
+
+
+async def test_a_message_of_a_frames_size_is_counted_and_taken_and_any_other_is_a_message() -> None:
+    taken: list[bytes] = []
+
+    class Framed(RememberingMediaDoor):
+        def take(self, frame: bytes) -> None:
+            taken.append(frame)
+
+    door = Framed(frame_bytes=320)
+    async with media_bench(door) as bench:
+        peer = await bench.stream()
+        peer.send(frame(BINARY, b"a" * 320), frame(BINARY, b"b" * 319), frame(BINARY, b"c" * 640))
+        peer.send(frame(BINARY, b"d" * 200, fin=False), frame(0, b"d" * 120), frame(BINARY, b"e" * 320), frame(BINARY))
+        await door.until_heard(4)
+        assert taken == [b"a" * 320, b"e" * 320]
+        assert door.frames == 2
+        assert door.heard == [b"b" * 319, b"c" * 640, b"d" * 320, b""]
 
 
 async def test_an_empty_message_is_a_message() -> None:
@@ -274,6 +294,23 @@ async def test_a_sink_that_comes_after_the_end_is_told() -> None:
         await peer.ended()
         leg.attach(door)
         assert await door.until_ended() == (1000, "")
+
+
+@pytest.mark.parametrize("ours", [False, True])
+async def test_a_leg_that_is_over_holds_nothing_of_its_connection(ours: bool) -> None:
+    door = RememberingMediaDoor()
+    async with media_bench(door) as bench:
+        peer = await bench.stream()
+        leg: Any = door.legs[0]
+        connection = weakref.ref(leg._transport.underlying_transport)
+        if ours:
+            leg.close()
+            await peer.frame()
+        peer.send(frame(CLOSE, struct.pack("!H", 1000)))
+        await door.until_ended()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert connection() is None
 
 
 # -- down

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,9 @@ LARGEST_BYTES: Final = 256 << 20
 "A file beyond this takes no more: something is wrong, or nobody reads it."
 
 MAX_WAITING_BYTES: Final = 1 << 20
+LOCK_S: Final = 5.0
+"How long a message waits for another process that holds the file: less than a tool may take, so its caller is told."
+LOCK_AGAIN_S: Final = 0.01
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -52,7 +56,8 @@ class NotKept(ToolRefused):
 class MessageFile:
     """Appends messages to one file; whole lines or nothing, on the disk when it returns.
 
-    Others may append to the same file, as every worker does. Each locks it (`flock`) from its size to the last byte.
+    Others may append to the same file, as every worker does. Each locks it (`flock`) from its size to the last byte;
+    who holds it for longer than `LOCK_S`, since its disk hangs, costs the others a message, not their thread.
     """
 
     def __init__(self, path: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
@@ -87,7 +92,7 @@ class MessageFile:
     def _append(self, line: bytes) -> None:
         handle = self._open()
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)  # what is cut off again below is a line of our own
+            _lock(handle)  # what is cut off again below is a line of our own
             size = os.fstat(handle).st_size
             if size + len(line) > self._largest_bytes:
                 raise OSError(0, f"{self._path.name} is full")
@@ -110,3 +115,16 @@ class MessageFile:
             os.close(handle)
             raise OSError(0, "not a file")
         return handle
+
+
+def _lock(handle: int) -> None:
+    until = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise OSError(0, f"another process has held the file for {LOCK_S:g} s") from None
+            time.sleep(LOCK_AGAIN_S)
+        else:
+            return

@@ -18,8 +18,8 @@ from dueto.wire.esl import Connect
 PEEK_BYTES: Final = 1 << 20
 "An answer to `connect` is 7 kB, more with long variables (100 kB of them are 306 kB after encoding)."
 ANSWER_S: Final = 5.0
-AGAIN_S: Final = 0.002
-"When the answer came in part: how long until it is looked at again. (The socket stays readable, so nothing tells.)"
+AGAIN_S: Final = (0.002, 0.1)
+"How long until an answer that came in part is looked at again: at first, and doubled up to. (Nothing tells of more.)"
 
 
 async def mark_of(sock: socket.socket, name: str) -> str:
@@ -29,6 +29,7 @@ async def mark_of(sock: socket.socket, name: str) -> str:
     Raises: Refused: the other side is gone, silent, or no switch; the reason fits a metric.
     """
     loop = asyncio.get_running_loop()
+    again_s, longest_s = AGAIN_S
     try:
         async with asyncio.timeout(ANSWER_S):
             await loop.sock_sendall(sock, Connect().encode())
@@ -40,7 +41,8 @@ async def mark_of(sock: socket.socket, name: str) -> str:
                     return _variable(answer[:end], name)
                 if not answer or len(answer) == PEEK_BYTES:
                     raise Refused("protocol_error", "no answer to `connect`")
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(again_s)
+                again_s = min(2 * again_s, longest_s)
     except TimeoutError:
         raise Refused("connect_timeout", f"no answer to `connect` within {ANSWER_S} s") from None
     except OSError as error:

@@ -130,7 +130,6 @@ class PicowsMediaLeg(WSListener):
                 self._door.refused("media", "protocol_error", self.peer)
         self._gone = True
         self._over()
-        self._fd = -1
         self._transport = None
         self._unwritten_bytes = _nothing_unwritten  # that of the transport would keep it alive
         if self._deadline is not None:
