@@ -48,6 +48,7 @@ async def test_an_application_that_begins_makes_one_place_and_its_end_none() -> 
     happened(executions, "CHANNEL_EXECUTE_COMPLETE", held[0])
     assert await held[0].done is completed
     executions.forget(held[0])
+    assert held[0].event_uuid not in executions._open  # nothing more is expected of it
     executions.fail(LegClosed("the end"))
     assert await held[0].done is completed
     assert await places(executions) == MAX_WAITING
@@ -70,7 +71,7 @@ async def test_giving_up_what_the_switch_has_queued_frees_no_place_until_it_begi
     assert await places(executions) == 0
     happened(executions, "CHANNEL_EXECUTE", held[0])
     assert await places(executions) == 1
-    assert held[0] not in executions.waiting()
+    assert held[0].event_uuid not in executions._open  # nothing more is expected of it
     assert told == []
 
 
@@ -83,6 +84,15 @@ async def test_giving_up_what_was_never_sent_or_has_begun_frees_its_place_once()
         executions.forget(execution)
     assert await places(executions) == 2
     assert not {held[0], held[1]} & set(executions.waiting())
+
+
+async def test_what_somebody_else_runs_on_the_channel_is_passed_over() -> None:
+    executions = Executions()
+    execution = await executions.begin(None)
+    for name in ("CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE"):
+        happened(executions, name, Execution("of a dialplan", execution.done))
+    assert executions.waiting() == [execution]
+    assert not execution.done.done()
 
 
 async def test_the_beginning_is_told_once() -> None:

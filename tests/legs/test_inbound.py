@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
+import socket
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -147,6 +150,26 @@ def test_a_switch_that_owes_a_reply_for_too_long_is_dead() -> None:
                 await link.api("status", timeout_s=1.0)
             assert "no reply" in str((await noted.until("switch_down"))["reason"])
             assert asyncio.get_running_loop().time() - asked < 2 * DEAD_S
+            await link.aclose()
+
+    run_virtual(scene())
+
+
+def test_a_dead_switch_is_found_out_however_much_is_asked_of_it() -> None:
+    async def scene() -> None:
+        noted = Noted()
+        loop = asyncio.get_running_loop()
+        async with Switch(control="") as switch:
+            link = link_to(switch, faults=Faults(half_open="control", half_open_after_s=5.0), journal=noted)
+            link.start()
+            await link.wait_up()
+            await asyncio.sleep(6)
+            asked = loop.time()
+            while "switch_down" not in [name for name, _ in noted]:
+                with contextlib.suppress(ReplyTimeout, LegClosed):
+                    await link.api("status", timeout_s=1.0)
+                await asyncio.sleep(1)
+                assert loop.time() - asked < 2 * DEAD_S
             await link.aclose()
 
     run_virtual(scene())
@@ -357,8 +380,66 @@ async def test_who_waits_for_a_reply_is_told_at_once_that_the_connection_ended()
         await link.wait_up()
         with pytest.raises(LegClosed, match="end of stream"):
             await link.api("uuid_exists", "x", timeout_s=60.0)
+        with pytest.raises(LegClosed):  # in the same turn, before the link itself knows
+            await link.api("uuid_exists", "x", timeout_s=60.0)
     await link.aclose()
     server.close()
+
+
+async def test_a_reset_connection_is_told_as_what_it_was() -> None:
+    class Resets(Scripted):
+        def data_received(self, data: bytes) -> None:
+            linger = struct.pack("ii", 1, 0)
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self._transport.abort()
+
+    noted = Noted()
+    server = await asyncio.get_running_loop().create_server(lambda: Resets([]), "127.0.0.1", 0)
+    link = InboundLink("127.0.0.1", server.sockets[0].getsockname()[1], "x", journal=noted)
+    link.start()
+    async with asyncio.timeout(10):
+        assert "connection lost: [Errno 104]" in str((await noted.until("switch_down"))["reason"])
+    await link.aclose()
+    server.close()
+
+
+@pytest.mark.parametrize("stage", ["connecting", "logging in", "subscribing", "up"])
+async def test_closing_at_any_stage_is_quiet(stage: str) -> None:
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    there = asyncio.Event()
+    answers = {"subscribing": [WELCOME[0]], "up": [*WELCOME]}.get(stage, [])
+
+    class Told(Scripted):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if not self._answers and (stage != "subscribing" or b"event" in data):
+                there.set()
+
+    async def connect(protocol: asyncio.Protocol) -> None:
+        pipe(protocol, Told(answers))
+        if stage == "connecting":
+            await asyncio.Event().wait()
+
+    link = InboundLink("switch", 8021, "x", connect=connect)
+    link.start()
+    async with asyncio.timeout(10):
+        await there.wait()
+        if stage == "up":
+            await link.wait_up()
+            asking = [asyncio.ensure_future(link.exists("x")) for _ in range(3)]
+            await asyncio.sleep(0)
+            asking[0].cancel()
+        await link.aclose()
+        if stage == "up":
+            ends = await asyncio.gather(*asking, return_exceptions=True)
+            assert [type(end) for end in ends] == [asyncio.CancelledError, LegClosed, LegClosed]
+            del asking, ends
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    del link
+    gc.collect()  # futures complain when they go
+    assert complaints == []
 
 
 async def test_only_so_many_commands_may_wait_for_their_replies() -> None:

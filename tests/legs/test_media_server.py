@@ -25,8 +25,8 @@ from tests.support.module_peer import (
 )
 
 from dueto.legs.media_server import MAX_MESSAGE_BYTES, SEND_BUFFER_BYTES, UNREAD_AUDIO_BYTES, UNREAD_TEXT_BYTES
-from dueto.legs.ports import MediaLeg
-from dueto.wire.media import AUDIO_STREAM
+from dueto.legs.ports import DEAF, MediaLeg
+from dueto.wire.media import AUDIO_STREAM, AUDIO_STREAM_BASE64, Dialect
 
 
 def unmasked(data: bytes) -> list[tuple[int, bytes]]:
@@ -271,6 +271,19 @@ async def test_a_switch_that_does_not_answer_our_close_is_left() -> None:
         assert (await door.until_ended())[0] == 1000
 
 
+async def test_a_switch_that_does_not_answer_our_close_and_left_audio_unread_is_left_too() -> None:
+    door = RememberingMediaDoor()
+    async with media_bench(door) as bench:
+        peer = await bench.stream(receive_buffer_bytes=8192)
+        leg = door.legs[0]
+        peer.stop_reading()
+        for _ in range(10):
+            leg.send_audio(b"\0" * 64_000)
+        leg.close()
+        async with asyncio.timeout(10):
+            assert await door.until_ended() == (1000, "closed by us")
+
+
 async def test_a_door_may_close_the_stream_the_moment_it_comes() -> None:
     class Closing(RememberingMediaDoor):
         def media_came(self, leg: MediaLeg) -> None:
@@ -305,9 +318,10 @@ async def test_a_leg_that_is_over_holds_nothing_of_its_connection(ours: bool) ->
         connection = weakref.ref(leg._transport.underlying_transport)
         if ours:
             leg.close()
-            await peer.frame()
+            assert (await peer.frame()).payload == struct.pack("!H", 1000)
         peer.send(frame(CLOSE, struct.pack("!H", 1000)))
-        await door.until_ended()
+        assert await door.until_ended() == (1000, "closed by us" if ours else "")
+        assert leg.listener is DEAF
         await asyncio.sleep(0)
         gc.collect()
         assert connection() is None
@@ -382,11 +396,12 @@ async def test_pings_are_answered_but_not_kept_for_a_switch_that_does_not_read()
         assert not leg.closed
 
 
-async def test_whole_utterances_as_text_may_wait_longer_than_audio() -> None:
+@pytest.mark.parametrize("dialect", [AUDIO_STREAM, AUDIO_STREAM_BASE64])
+async def test_whole_utterances_as_text_may_wait_longer_than_audio(dialect: Dialect) -> None:
     door = RememberingMediaDoor()
     async with media_bench(door) as bench:
         peer, leg = await started(bench, door)
-        leg.dialect = AUDIO_STREAM
+        leg.dialect = dialect
         peer.stop_reading()
         utterance = "a" * (2 * UNREAD_AUDIO_BYTES)
         leg.send_text(utterance)

@@ -141,16 +141,14 @@ class _Connection(asyncio.Protocol):
         for waiter in self.waiting:
             if not waiter.done():
                 waiter.set_exception(error)
-                waiter.exception()
-        self.waiting.clear()
-        if not self.over.done():
-            self.over.set_result(None)
+                waiter.exception()  # whose caller gave up: the loop must not complain
+        self.over.set_result(None)
 
     def send(self, command: Command) -> _Waiter:
         """Write `command`; its reply resolves what is returned. Raises: LegClosed, LocalProtocolError."""
         data = command.encode()
         if self.transport is None or self.reason:
-            raise LegClosed(f"the switch's event socket is down: {self.reason or 'not connected yet'}")
+            raise LegClosed(f"the switch's event socket is down: {self.reason}")
         if len(self.waiting) >= MAX_WAITING:
             raise LocalProtocolError(f"{MAX_WAITING} commands are waiting for the switch")
         loop = asyncio.get_running_loop()

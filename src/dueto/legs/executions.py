@@ -46,9 +46,7 @@ class Executions:
 
     def forget(self, execution: Execution) -> None:
         """Nobody waits for it any more. If the switch still has it queued, its place is kept until it starts."""
-        execution.on_start = None
-        if not execution.done.done():
-            execution.done.cancel()
+        execution.done.cancel()
         if not (execution.sent and execution.placed):
             self._close(execution)
 

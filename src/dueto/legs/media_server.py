@@ -89,12 +89,11 @@ class PicowsMediaLeg(WSListener):
         peer = raw.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else ""
         sock = raw.get_extra_info("socket")
-        if sock is not None:
-            if self.offers and self.base_url.count(":") == 1:  # mod_audio_fork's Host leaves the port out
-                self.base_url = f"{self.base_url}:{sock.getsockname()[1]}"
-            self._fd = sock.fileno()
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        if self.offers and self.base_url.count(":") == 1:  # mod_audio_fork's Host leaves the port out
+            self.base_url = f"{self.base_url}:{sock.getsockname()[1]}"
+        self._fd = sock.fileno()
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._door.media_came(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -164,7 +163,7 @@ class PicowsMediaLeg(WSListener):
 
     def backlog_bytes(self) -> int:
         """Our write buffer and what the kernel holds unacknowledged (SIOCOUTQ)."""
-        if self._transport is None or self._fd < 0:
+        if self._transport is None:
             return 0
         waiting = self._unwritten_bytes()
         try:
