@@ -107,6 +107,17 @@ def test_a_short_word_is_heard_at_once_and_is_over_when_it_is_over() -> None:
     assert here.ledger.idle(here.now)  # what is left is silence
 
 
+def test_a_short_word_does_not_wait_for_the_next_one_that_is_still_being_gathered() -> None:
+    here = run()
+    word, following = here.ledger.open(), here.ledger.open()
+    here.ledger.add(word, numbered(0, 100))
+    here.ledger.finish(word)
+    here.ledger.add(following, numbered(4000, 40))
+    here.ticks(0.1)
+    assert bytes(here.far.heard) == numbered(0, 100)
+    assert here.ledger.heard_ms(word, here.now + 0.02) == 100
+
+
 def test_a_far_end_that_ran_dry_unseen_plays_the_last_of_it_all_the_same() -> None:
     here = run()
     said = here.ledger.open()

@@ -442,7 +442,8 @@ class Playout:
         missing_s = self._warm_up_s - (sent.until_s - self._run_since)
         head = order[0] if order else None
         near = self._run_since > now  # else it was silent for certain
-        self._unsettled = missing_s > DUST_S and head is not None and (bool(head._frames) or near)
+        more = head is not None and (near or (bool(head._frames) and not head._held))
+        self._unsettled = missing_s > DUST_S and more
         if missing_s <= DUST_S or self._unsettled:
             return []
         count = math.ceil(missing_s / self._frame_s - DUST_S)

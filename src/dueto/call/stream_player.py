@@ -231,9 +231,9 @@ class StreamPlayer:
         # `killAudio` would break off what the switch runs, too.
         drops = bool(self._dialect.clear_text) and (breaks or self._dialect.clear != "killAudio")
         marked = ""
-        if drops and ends_at > now:
+        if drops and self._ledger.plays_until > now:  # be it only silence: what is said next would wait behind it
             if media is not None:
-                if silent is not None and self._dialect.marks:
+                if silent is not None and self._dialect.marks and ends_at > now:
                     marked = self._set_mark(media)
                 media.send_text(self._dialect.clear_text)
             if self._dialect.clear == "killAudio":
