@@ -1,6 +1,7 @@
 """The command line: what it prints, where, and with which exit code."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -212,6 +213,12 @@ class Serving:
 
 @pytest.fixture
 def serving(config: Path) -> Iterator[Serving]:
+    with served(config) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def served(config: Path) -> Iterator[Serving]:
     process = subprocess.Popen(
         [sys.executable, "-m", "dueto", "serve", "--config", str(config)], stdout=subprocess.PIPE, text=True
     )
@@ -237,6 +244,37 @@ async def test_serve_says_where_it_listens_and_sigterm_ends_it_with_zero(serving
     assert serving.ready["metrics"].startswith("127.0.0.1:")
     serving.process.send_signal(signal.SIGTERM)
     assert serving.process.wait(10) == 0
+
+
+STUBBORN = """
+import asyncio
+
+async def agent(call):
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+"""
+
+
+@pytest.fixture
+def stubborn(config: Path) -> Path:
+    (config.parent / "stubborn.py").write_text(STUBBORN)
+    config.write_text(CONFIG.replace('"echo"', '"stubborn:agent"\nclosing_s = 0.1'))
+    return config
+
+
+async def test_an_agent_that_swallows_its_cancelling_does_not_keep_the_process(stubborn: Path) -> None:
+    with served(stubborn) as serving:
+        target = target_of(
+            load_settings(stubborn, {}, {}), control=serving.ready["control"], media=f"ws://{serving.ready['media']}"
+        )
+        await run_load(target, Load(calls=1, rate_per_s=100, duration_s=0.1))
+        serving.process.send_signal(signal.SIGTERM)
+        await serving.says("agent_stuck")
+        await serving.says("left_behind")
+        assert serving.process.wait(10) == 0
 
 
 async def test_a_log_that_nobody_reads_holds_up_no_call(serving: Serving, config: Path) -> None:

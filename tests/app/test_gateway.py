@@ -138,6 +138,13 @@ async def test_a_port_that_is_taken_is_one_sentence_that_says_what_to_do() -> No
                 pass
 
 
+@pytest.mark.parametrize("listen", ["192.0.2.1:0", "no-such-host.invalid:8022"])
+async def test_an_address_of_another_machine_is_not_said_to_be_in_use(listen: str) -> None:
+    with pytest.raises(SettingsError, match=r"\[control\] listen: can't listen .*; write an address of this machine$"):
+        async with Gateway(settings(control={"listen": listen, "allow": ["127.0.0.1/32"]})):
+            pass
+
+
 async def test_the_agent_of_the_settings_is_found_by_its_name() -> None:
     with pytest.raises(SettingsError, match="no callable"):
         Gateway(settings(agent={"use": "dueto.agents.echo:nobody"}))

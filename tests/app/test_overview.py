@@ -108,6 +108,37 @@ def test_a_check_finds_what_serve_would_stumble_over(tmp_path: Path, toml: str, 
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("module", "source", "name", "sentence"),
+    [
+        ("broken_a", "\nasync def agent(call:\n", "broken_a:agent", "broken_a.py, line 2: "),
+        (
+            "broken_b",
+            "import os\nos.environ['NO_SUCH']\n",
+            "broken_b:agent",
+            "broken_b.py, line 2: KeyError: 'NO_SUCH'",
+        ),
+        ("broken_c", "raise SystemExit(3)\n", "broken_c:agent", "broken_c.py, line 1: SystemExit: 3"),
+        ("good_d", "async def agent(call): ...\n", "good_d.py:agent", 'write "good_d:agent"'),
+        (
+            "good_e",
+            "class Agent:\n    async def __call__(self, call): ...\n",
+            "good_e:Agent",
+            "is a class; name an object",
+        ),
+    ],
+)
+def test_an_agents_file_that_can_not_be_used_is_one_sentence_that_names_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, source: str, name: str, sentence: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{module}.py").write_text(source)
+    with pytest.raises(SettingsError) as caught:
+        check_overview(read(tmp_path, f"media.token = 'off'\nagent.use = '{name}'"))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_tools_are_printed_as_models_are_told_of_them(tmp_path: Path) -> None:
     listed = json.loads(tools_listing(read(tmp_path), "", "json"))
     assert [tool["name"] for tool in listed] == ["transfer_call", "end_call", "weather"]

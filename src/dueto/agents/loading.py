@@ -8,8 +8,10 @@ import importlib.util
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,12 +137,25 @@ def load_object(where: str, who: str) -> object:
         remedy = f"pip install 'dueto[{extra}]'" if extra else str(error)
         if not extra and error.name == module_name.partition(".")[0]:
             remedy += " where Python looks, here, or beside the configuration"
+        if module_name.endswith(".py"):
+            remedy = f'write "{module_name.removesuffix(".py")}:{attribute}", as in an import'
         raise SettingsError(f"{who} needs what is not here: {remedy}") from None
+    except (Exception, SystemExit) as error:
+        raise SettingsError(f"{who} can't be imported: {_of_theirs(error)}") from error
     for name in attribute.split("."):
         found = getattr(found, name, None)
     if found is None:
         raise SettingsError(f'{module_name} has no callable "{attribute}"')
     return found
+
+
+def _of_theirs(error: BaseException) -> str:
+    """What went wrong while somebody's module was imported, and where in their files."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    *_, theirs = takewhile(lambda frame: not frame.filename.startswith("<frozen importlib"), frames)
+    return f"{theirs.filename}, line {theirs.lineno}: {type(error).__name__}: {error}"
 
 
 def _as_kind(found: object, where: str) -> Kind:
@@ -149,6 +164,8 @@ def _as_kind(found: object, where: str) -> Kind:
         return found
     if not callable(found):
         raise SettingsError(f'"{where}" can\'t be called')
+    if inspect.isclass(found):
+        raise SettingsError(f'"{where}" is a class; name an object of it: agent = {found.__name__}(...)')
     call_method = getattr(found, "__call__", None)  # noqa: B004 - an object with an async __call__ is an agent too
     if not (inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(call_method)):
         name = where.partition(":")[2]

@@ -1,7 +1,10 @@
 """Network addresses as people write them: `127.0.0.1:8022`, `[::1]:8022`, `switch.example:8021`."""
 
+import errno
 import ipaddress
+import os
 import re
+import socket
 from dataclasses import dataclass
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -60,6 +63,19 @@ def parse_address(text: str, *, default_port: int | None = None) -> Address:
     if not re.fullmatch(r"[0-9]{1,5}", port_text) or int(port_text) > 65535:
         raise ValueError(f"expected {wanted}; the port is a number up to 65535")
     return Address(host, int(port_text))
+
+
+def why_deaf(address: Address, error: OSError) -> str:
+    """Return why nobody can listen on `address`, and what to do about it."""
+    told = isinstance(error, socket.gaierror) or not error.errno
+    why = error.strerror or str(error) if told else os.strerror(error.errno or 0)
+    if error.errno == errno.EADDRINUSE:
+        remedy = "end what uses it, or choose another port"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        remedy = "choose a port above 1023"
+    else:
+        remedy = "write an address of this machine"
+    return f"can't listen on {address} ({why}); {remedy}"
 
 
 def parse_network(text: str) -> Network:

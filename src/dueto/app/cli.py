@@ -103,10 +103,8 @@ def serve(
     back to the dialplan. A second signal closes at once. With `--workers`, SIGHUP replaces them one by one,
     with the configuration of that moment, and no call is lost.
     """
-    import asyncio
-
     from dueto.app.logs import configure_logs
-    from dueto.app.serve import enough_files, new_event_loop
+    from dueto.app.serve import enough_files, run_to_the_end
     from dueto.app.serve import serve as serve_until_stopped
 
     overrides = _overrides(set_ or [])
@@ -120,26 +118,25 @@ def serve(
         if value is not None:
             overrides.setdefault(section, {})[key] = value
     settings = _settings(config, overrides)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        if worker is not None:
-            from dueto.app.workers.worker import Post, Worker
+    if worker is not None:
+        from dueto.app.workers.worker import Post, Worker
 
-            post = Post.parse(worker)
-            configure_logs(settings.logs.format, sys.stdout, level=log_level, worker=post.name)
-            runner.run(Worker(settings, post).run())
-            return
-        configure_logs(settings.logs.format, sys.stdout, level=log_level)
-        if few := enough_files(settings.control.max_calls):
-            import structlog
+        post = Post.parse(worker)
+        configure_logs(settings.logs.format, sys.stdout, level=log_level, worker=post.name)
+        run_to_the_end(Worker(settings, post).run())
+        return
+    configure_logs(settings.logs.format, sys.stdout, level=log_level)
+    if few := enough_files(settings.control.max_calls):
+        import structlog
 
-            structlog.get_logger().warning("few_files", text=few)
-        if workers is None:
-            runner.run(serve_until_stopped(settings))
-        else:
-            from dueto.app.workers.supervisor import Supervisor
+        structlog.get_logger().warning("few_files", text=few)
+    if workers is None:
+        run_to_the_end(serve_until_stopped(settings))
+    else:
+        from dueto.app.workers.supervisor import Supervisor
 
-            command = (sys.executable, "-m", "dueto", *sys.argv[1:])
-            runner.run(Supervisor(settings, workers, command).run())
+        command = (sys.executable, "-m", "dueto", *sys.argv[1:])
+        run_to_the_end(Supervisor(settings, workers, command).run())
 
 
 @app.command(

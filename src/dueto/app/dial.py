@@ -9,7 +9,7 @@ from typing import Any
 
 from dueto.app.gateway import Gateway
 from dueto.app.journal import fan_out
-from dueto.app.serve import Stop, new_event_loop, stopped_by_signals
+from dueto.app.serve import Stop, run_to_the_end, stopped_by_signals
 from dueto.app.settings import Settings
 from dueto.call.house import Journal, no_journal
 from dueto.call.phase import HangupAsked
@@ -45,8 +45,7 @@ def beside_a_running_gateway(settings: Settings) -> dict[str, Any]:
 
 def run_dial(settings: Settings, wish: Wish, *, as_json: bool) -> int:
     """Place the call, wait for its end, print its outcome; return the exit code."""
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(place_one(settings, wish, Stop(), as_json=as_json))
+    return run_to_the_end(place_one(settings, wish, Stop(), as_json=as_json))
 
 
 class _Ends:

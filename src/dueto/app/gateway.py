@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from dueto.agents.media_streams.placing import Placing
 from dueto.agents.profiles import LoadedAgent
 from dueto.app import parts
+from dueto.app.addresses import Address, why_deaf
 from dueto.app.http import Answer, Request
 from dueto.app.journal import LogJournal, fan_out
 from dueto.app.logs import call_logger
@@ -275,11 +276,8 @@ class Gateway:
         return (False, "full") if self.desk.full else (True, "ready")
 
 
-async def _listening(leg: str, address: object, starting: Awaitable[int]) -> int:
+async def _listening(leg: str, address: Address, starting: Awaitable[int]) -> int:
     try:
         return await starting
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise SettingsError(
-            f"[{leg}] listen: can't listen on {address} ({reason}); end what uses it, or choose another port"
-        ) from None
+        raise SettingsError(f"[{leg}] listen: {why_deaf(address, error)}") from None

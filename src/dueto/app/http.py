@@ -5,12 +5,10 @@ the loop with the calls.
 """
 
 import asyncio
-import errno
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from dueto.app.addresses import Address
+from dueto.app.addresses import Address, why_deaf
 from dueto.errors import SettingsError
 
 PATIENCE_S = 5.0
@@ -110,10 +108,8 @@ class HttpServer:
                 self._serve, self._listen.host, self._listen.port, limit=MAX_REQUEST_BYTES
             )
         except OSError as error:
-            why = "is in use by another program" if error.errno == errno.EADDRINUSE else _why(error)
-            raise SettingsError(
-                f'[{self._section}] listen: {self._listen} {why}; choose another port, or none with ""'
-            ) from None
+            why = why_deaf(self._listen, error)
+            raise SettingsError(f'[{self._section}] listen: {why}; or nowhere, with ""') from None
 
     async def aclose(self) -> None:
         """Close the listener and every connection. Returns when they are gone."""
@@ -183,7 +179,3 @@ class HttpServer:
         except asyncio.IncompleteReadError as error:
             raise ConnectionError("the client left in the middle of its request") from error
         return Request(request.method, request.path, request.headers, body), None
-
-
-def _why(error: OSError) -> str:
-    return f"can't be listened on ({os.strerror(error.errno) if error.errno else error})"

@@ -3,17 +3,22 @@
 import asyncio
 import contextlib
 import gc
+import os
 import resource
 import signal
+import threading
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 import dueto
+from dueto.app.addresses import Address
 from dueto.app.gateway import Gateway
+from dueto.app.logs import finish_logs
 from dueto.app.settings import Settings
 
+T = TypeVar("T")
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -24,6 +29,31 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+LEAVING_S: Final = 3.0
+"How long what does not heed the end is waited for."
+
+
+def run_to_the_end(main: Coroutine[object, object, T]) -> T:
+    """Run `main` on a loop of its own and return its result. Nothing it leaves behind keeps the process.
+
+    A task that swallows its cancelling, or a thread that never returns, is somebody's agent or tool: after `LEAVING_S`
+    the process ends without it, with 0 or what `main` returned as its exit code.
+    """
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        result = runner.run(main)
+        code = result if isinstance(result, int) else 0
+        leaving = threading.Timer(LEAVING_S, _leave, (code,))
+        leaving.daemon = True
+        leaving.start()
+        return result
+
+
+def _leave(code: int) -> None:
+    structlog.get_logger().error("left_behind", text="an agent or a tool did not heed its cancelling; it is left")
+    finish_logs()
+    os._exit(code)
 
 
 COLLECTED_AT: Final = (5000, 2, 50)
@@ -151,7 +181,7 @@ def _ports(gateway: Gateway) -> dict[str, str]:
         "metrics": (settings.metrics.listen_address, gateway.metrics_port),
         "twilio": (settings.twilio.listen_address, gateway.twilio_port),
     }
-    return {name: f"{address.host}:{port}" for name, (address, port) in doors.items() if address and port}
+    return {name: str(Address(address.host, port)) for name, (address, port) in doors.items() if address and port}
 
 
 def _house(gateway: Gateway) -> dict[str, str]:

@@ -126,8 +126,9 @@ async def socket(channel: "Channel", argument: str) -> bool:
         return True
     control: ControlConnection | None = None
     for address in hosts.split("|"):
-        host, _, rest = address.partition(":")
-        port, _, path = rest.partition("/")
+        door, _, path = address.partition("/")
+        host, _, port = door.rpartition(":") if ":" in door else (door, "", "")
+        host = host.strip("[]")  # an IPv6 address has them
         candidate = ControlConnection(channel, static="async" not in flags, full="full" in flags)
         with contextlib.suppress(OSError):
             await core.doors.control(host, int(port or 8021), candidate)

@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
 import dueto
+from dueto.app.addresses import why_deaf
 from dueto.app.serve import Stop, stopped_by_signals
 from dueto.app.settings import Settings
 from dueto.app.status import StatusServer
@@ -135,8 +136,7 @@ class Supervisor:
         try:
             bound = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
         except OSError as error:
-            why = error.strerror or str(error)
-            raise SettingsError(f"[control] listen: can't listen on {address} ({why}); choose another port") from None
+            raise SettingsError(f"[control] listen: {why_deaf(address, error)}") from None
         return ListeningSocket(bound, lambda peer: self._refused("no_files", peer))
 
     def _refused(self, reason: str, peer: str) -> None:
