@@ -393,6 +393,116 @@ async def test_the_peers_close_is_told_with_its_reason_and_once() -> None:
     assert (link.close_code, link.close_reason, client.failures[0].fault) == (1008, "session of *** expired", "dropped")
 
 
+def masked_frame(data: bytes) -> tuple[int, bytes, bytes]:
+    """Read one short frame of a client: its first byte, its payload, and what comes after it."""
+    size, mask = data[1] & 0x7F, data[2:6]
+    return data[0], bytes(byte ^ mask[at % 4] for at, byte in enumerate(data[6 : 6 + size])), data[6 + size :]
+
+
+@pytest.mark.parametrize(
+    ("said", "answered", "told"),
+    [
+        (b"\x03\xf0bye", b"\x03\xf0", "Acme closed the connection (1008: bye)"),
+        (b"\x0f\xa0", b"\x0f\xa0", "Acme closed the connection (4000)"),
+        (b"", b"\x03\xe8", "Acme closed the connection (1005)"),
+    ],
+)
+@pytest.mark.parametrize("twice", [False, True])
+async def test_a_close_is_answered_with_its_code_and_tcp_ends_at_once(
+    said: bytes, answered: bytes, told: str, twice: bool
+) -> None:
+    client = Client()
+    answers: list[bytes] = []
+    at_once = asyncio.Event()
+
+    async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        close = bytes((0x88, len(said))) + said
+        after = close if twice else b"\x81\x04late"
+        writer.write(upgraded(await reader.readuntil(b"\r\n\r\n")) + b"\x81\x02hi" + close + after)
+        answers.append(await reader.read())
+        at_once.set()
+
+    async with raw_server(closes) as url:
+        link = await client.open(url)
+        await client.until(lambda: bool(client.failures))
+        link.send(b"nothing")
+        link.send_audio(b"nothing")
+        await asyncio.wait_for(at_once.wait(), 10)
+        await link.aclose()
+    assert [str(one) for one in client.failures] == [told]
+    assert client.messages == [b"hi"]
+    opcode, payload, rest = masked_frame(answers[0])
+    assert (opcode, rest) == (0x88, b"")
+    assert payload == answered or (twice and payload[:2] == b"\x03\xea")
+
+
+async def test_a_peer_that_closes_and_does_not_read_is_left_all_the_same() -> None:
+    client = Client()
+    stopped, over = asyncio.Event(), asyncio.Event()
+
+    async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(upgraded(await reader.readuntil(b"\r\n\r\n")))
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await stopped.wait()
+        writer.write(b"\x88\x02\x03\xe8")
+        await over.wait()
+
+    async with raw_server(closes) as url:
+        link = await client.open(url)
+        for _ in range(64):  # more than the two kernels take
+            link.send(b"x" * 16000)
+        stopped.set()
+        await client.until(lambda: bool(client.failures))
+        await asyncio.wait_for(asyncio.shield(link._gone), 10)
+        over.set()
+    assert str(client.failures[0]) == "Acme closed the connection (1000)"
+
+
+async def test_our_close_says_1000_and_ends_as_soon_as_it_is_answered_with_nothing_heard_meanwhile() -> None:
+    client = Client()
+    closes: list[bytes] = []
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(upgraded(await reader.readuntil(b"\r\n\r\n")))
+        closes.append(await reader.readexactly(8))
+        writer.write(b"\x81\x04late" + b"\x88\x02\x03\xe8")
+        closes.append(await reader.read())
+
+    async with raw_server(answers) as url:
+        link = await client.open(url)
+        await link.aclose()
+        assert link._gone.done()  # not given up on
+    assert masked_frame(closes[0]) == (0x88, b"\x03\xe8", b"")
+    assert closes[1:] == [b""]
+    assert (client.messages, client.failures) == ([], [])
+
+
+async def test_what_a_close_means_is_told_in_the_providers_own_words() -> None:
+    def meaning(code: int, reason: str) -> ProviderFailed | None:
+        return ProviderFailed("quota", f"no money: {reason}") if code == 4001 else None
+
+    for code, fault, text in (
+        (4001, "quota", "no money: pay"),
+        (4002, "dropped", "Acme closed the connection (4002: pay)"),
+    ):
+        client = Client()
+        async with server() as asked:
+            link = await client.open(asked.url, meaning=meaning)
+            asked.peer.wire.send_close(code, b"pay")  # type: ignore[arg-type]
+            await client.until(lambda: bool(client.failures))  # noqa: B023
+            await link.aclose()
+        assert [(one.fault, str(one)) for one in client.failures] == [(fault, text)]
+
+
+async def test_a_host_without_an_address_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def addresses(host: str, port: int, **more: Any) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", addresses)
+    failure = await refused("ws://nowhere.example/")
+    assert (failure.fault, str(failure)) == ("refused", "Acme can't be reached: OSError")
+
+
 async def test_a_broken_connection_is_told() -> None:
     client = Client()
     async with server() as asked:
@@ -408,6 +518,8 @@ async def test_a_broken_connection_is_told() -> None:
         [(WSMsgType.CONTINUATION, b"x", {})],
         [(WSMsgType.TEXT, b"x", {"fin": False}), (WSMsgType.TEXT, b"y", {})],
         [(WSMsgType.TEXT, b"x", {"rsv1": True})],
+        [(WSMsgType.TEXT, b"x", {"rsv2": True})],
+        [(WSMsgType.TEXT, b"x", {"rsv3": True})],
     ],
 )
 async def test_a_peer_that_breaks_the_protocol_is_cut_off(
