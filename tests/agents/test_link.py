@@ -261,7 +261,7 @@ async def test_nobody_there_is_a_refusal() -> None:
         taken.bind(("127.0.0.1", 0))
         failure = await refused(f"ws://127.0.0.1:{taken.getsockname()[1]}/")
     assert failure.fault == "refused"
-    assert "can't be reached" in str(failure)
+    assert str(failure) == "Acme can't be reached: Connection refused"
     assert "isn't a valid URL" not in str(await refused(f"http://127.0.0.1/?key={KEY}"))
 
 
@@ -458,6 +458,30 @@ async def test_a_peer_that_closes_and_does_not_read_is_left_all_the_same() -> No
     assert str(client.failures[0]) == "Acme closed the connection (1000)"
 
 
+async def test_closing_leaves_a_peer_that_does_not_read() -> None:
+    client = Client()
+    async with server() as asked:
+        link = await client.open(asked.url)
+        await asked.peer.until(lambda: asked.peer.transport is not None)
+        asked.peer.wire.underlying_transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(64):  # more than the two kernels take
+            link.send(b"x" * 16000)
+        await link.aclose()
+        await asyncio.wait_for(asyncio.shield(link._gone), 10)
+    assert client.failures == []
+
+
+async def test_the_first_of_two_failures_is_the_one_that_is_told() -> None:
+    client = Client()
+    async with server() as asked:
+        link = await client.open(asked.url)
+        for fault in ("quota", "timeout"):
+            link.fail(ProviderFailed(fault, f"of {fault}"))  # type: ignore[arg-type]
+        await client.until(lambda: bool(client.failures))
+        await link.aclose()
+    assert [(one.fault, str(one)) for one in client.failures] == [("quota", "of quota")]
+
+
 async def test_our_close_says_1000_and_ends_as_soon_as_it_is_answered_with_nothing_heard_meanwhile() -> None:
     client = Client()
     closes: list[bytes] = []
@@ -500,16 +524,17 @@ async def test_a_host_without_an_address_is_a_refusal(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", addresses)
     failure = await refused("ws://nowhere.example/")
-    assert (failure.fault, str(failure)) == ("refused", "Acme can't be reached: OSError")
+    assert (failure.fault, str(failure)) == ("refused", "Acme can't be reached: it has no address")
 
 
 async def test_a_broken_connection_is_told() -> None:
     client = Client()
     async with server() as asked:
-        await client.open(asked.url)
+        link = await client.open(asked.url)
         asked.peer.wire.disconnect(graceful=False)
         await client.until(lambda: bool(client.failures))
     assert client.failures[0].fault == "dropped"
+    assert (link.close_code, link.close_reason) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,11 @@ async def test_it_logs_in_over_tcp_and_finds_the_channels() -> None:
     async with Switch(control="") as switch:
         port = await switch.listen_inbound(access=Access(PASSWORD))
         link = InboundLink("127.0.0.1", port, PASSWORD)
+        assert not link.up
+        await link.aclose()  # of one that was never started
+        ups: list[int] = []
+        link.on_up(lambda: ups.append(1))
+        link.start()
         link.start()
         async with asyncio.timeout(10):
             await link.wait_up()
@@ -51,6 +56,8 @@ async def test_it_logs_in_over_tcp_and_finds_the_channels() -> None:
             assert await link.api("uuid_kill", call.unique_id) == "+OK"
             await call.done()
             assert not await link.exists(call.unique_id)
+        assert (link.up, ups) == (True, [1])
+        await link.aclose()
         await link.aclose()
         assert not link.up
 
@@ -135,6 +142,95 @@ def test_the_waits_between_attempts_grow_and_one_cause_is_told_once() -> None:
         assert [name for name, _ in noted] == ["switch_down"]
 
     run_virtual(scene())
+
+
+def test_a_link_that_stood_comes_back_soon_and_each_loss_is_told() -> None:
+    async def scene() -> None:
+        noted = Noted()
+        ups: list[int] = []
+        async with Switch(control="") as switch:
+            link = link_to(switch, faults=Faults(control_reset_after_s=3.0), journal=noted)
+            link.on_up(lambda: ups.append(1))
+            link.start()
+            await asyncio.sleep(60)
+            await link.aclose()
+        assert len(ups) >= 15  # the wait did not grow
+        assert len([name for name, _ in noted if name == "switch_down"]) >= 14
+
+    run_virtual(scene())
+
+
+def test_a_switch_that_does_not_let_us_in_is_not_asked_every_moment() -> None:
+    async def scene() -> None:
+        asked: list[int] = []
+        async with Switch(control="") as switch:
+
+            async def connect(protocol: asyncio.Protocol) -> None:
+                asked.append(1)
+                pipe(protocol, switch.inbound(Access("another"), Faults()))
+
+            link = InboundLink("switch", 8021, "x", connect=connect)
+            link.start()
+            await asyncio.sleep(100)
+            await link.aclose()
+        assert 3 <= len(asked) <= 5  # every 30 s, give or take a quarter
+
+    run_virtual(scene())
+
+
+def test_a_switch_that_owes_nothing_may_be_silent_for_any_time() -> None:
+    async def scene() -> None:
+        ups: list[int] = []
+        async with Switch(control="") as switch:
+            link = link_to(switch)
+            link.on_up(lambda: ups.append(1))
+            link.start()
+            await link.wait_up()
+            await link.api("status")
+            await asyncio.sleep(3 * DEAD_S)
+            assert ups == [1]
+            await link.aclose()
+
+    run_virtual(scene())
+
+
+def test_a_switch_that_answers_the_first_of_two_and_no_more_is_dead() -> None:
+    async def scene() -> None:
+        noted = Noted()
+
+        async def connect(protocol: asyncio.Protocol) -> None:
+            pipe(protocol, Scripted([*WELCOME, encode_api_response(b"true")]))
+
+        link = InboundLink("switch", 8021, "x", connect=connect, journal=noted)
+        link.start()
+        await link.wait_up()
+        first, second = (asyncio.ensure_future(link.exists("x")) for _ in range(2))
+        assert await first
+        with pytest.raises(ReplyTimeout):
+            await second
+        async with asyncio.timeout(2 * DEAD_S):
+            assert "no reply" in str((await noted.until("switch_down"))["reason"])
+        await link.aclose()
+
+    run_virtual(scene())
+
+
+async def test_lines_of_the_log_are_passed_over() -> None:
+    noted = Noted()
+    log = b"Content-Type: log/data\nContent-Length: 2\n\nhi"
+
+    async def connect(protocol: asyncio.Protocol) -> None:
+        pipe(protocol, Scripted([*WELCOME, log + encode_api_response(b"true") + log]))
+
+    link = InboundLink("switch", 8021, "x", connect=connect, journal=noted)
+    link.start()
+    async with asyncio.timeout(10):
+        await link.wait_up()
+        assert await link.exists("x")
+    await asyncio.sleep(0)
+    assert link.up
+    await link.aclose()
+    assert [name for name, _ in noted] == ["switch_up"]
 
 
 def test_a_switch_that_owes_a_reply_for_too_long_is_dead() -> None:
@@ -350,6 +446,8 @@ class HangsUp(Scripted):
 @pytest.mark.parametrize("answers", [[b""], [WELCOME[0], b""]], ids=["at the log-in", "at the events"])
 async def test_a_switch_that_hangs_up_in_the_log_in_is_told_and_asked_again_soon(answers: list[bytes]) -> None:
     noted = Noted()
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
     came: list[None] = []
     again = asyncio.Event()
 
@@ -370,6 +468,7 @@ async def test_a_switch_that_hangs_up_in_the_log_in_is_told_and_asked_again_soon
         await again.wait()
     await link.aclose()
     server.close()
+    assert complaints == []
 
 
 async def test_who_waits_for_a_reply_is_told_at_once_that_the_connection_ended() -> None:

@@ -8,6 +8,7 @@ import asyncio
 import functools
 import json
 import logging
+import os
 import re
 import socket
 import ssl
@@ -200,7 +201,7 @@ class Link(WSListener):
                 keep_alive(sock)
                 self._sock = sock
                 return sock
-        raise error or OSError(f"{self.provider} has no address")
+        raise error or OSError(0, "it has no address")
 
     def abandon(self) -> None:
         """Whoever asked for the connection is gone, and picows would leave it up: end it at once."""
@@ -445,9 +446,8 @@ def _refusal(provider: str, error: BaseException, connect_s: float, secrets: Ite
             return ProviderFailed("refused", f"{provider}: there is no such host")
         case ConnectionResetError() | BrokenPipeError():
             return ProviderFailed("dropped", f"the connection to {provider} broke")
-        case OSError():
-            return ProviderFailed(
-                "refused", f"{provider} can't be reached: {plain(error.strerror or type(error).__name__)}"
-            )
+        case OSError():  # asyncio puts a text of its own in place of the system's
+            why = os.strerror(error.errno) if error.errno else error.strerror or type(error).__name__
+            return ProviderFailed("refused", f"{provider} can't be reached: {plain(why)}")
         case _:
             return None
