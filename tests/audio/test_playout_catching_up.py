@@ -1,5 +1,7 @@
 """Live audio that a stall has delayed becomes live again."""
 
+import pytest
+
 from dueto.audio.playout import Playout, Utterance
 
 RATE_HZ = 8000
@@ -67,3 +69,20 @@ def test_what_is_said_before_it_does_not_count_as_a_delay_of_live_audio() -> Non
         playout.due(now)
         assert not playout.catches_up(live, FRAME, now)
         now += 0.02
+
+
+@pytest.mark.parametrize("late_frames", range(10, 18))
+def test_samples_that_come_in_halves_are_whole_after_some_were_dropped(late_frames: int) -> None:
+    playout = Playout(RATE_HZ, max_live_ms=400)
+    live, given = playout.open(live=True), b"\x01\x02" * 200_000
+    now, at, sent = 10.0, 0, list[bytes]()
+    for turn in range(200):
+        for _ in range(late_frames if turn == 0 else 1):
+            piece, at = given[at : at + 321], at + 321
+            if not playout.catches_up(live, piece, now):
+                playout.add(live, piece)
+        sent += playout.due(now)
+        now += 0.02
+    assert playout.dropped_ms >= 20
+    assert {frame[:2] for frame in sent} == {b"\x01\x02"}
+    assert live.queued_ms + live.dropped_ms == pytest.approx(at // 16, abs=1)

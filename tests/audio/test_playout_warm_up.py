@@ -118,6 +118,45 @@ def test_a_short_word_does_not_wait_for_the_next_one_that_is_still_being_gathere
     assert here.ledger.heard_ms(word, here.now + 0.02) == 100
 
 
+def test_the_silence_that_makes_up_for_a_warm_up_is_the_last_to_leave_and_no_part_of_the_word() -> None:
+    here = run()
+    word = here.ledger.open()
+    here.ledger.add(word, numbered(0, 100))
+    here.ledger.finish(word)
+    assert len(here.ledger.due(here.now)) == 20
+    here.ledger.due(here.now + 0.1, 350)  # 50 ms have left: half of the word
+    assert here.ledger.heard_ms(word, here.now + 0.1) == 50
+    assert here.ledger.heard_at(word) == pytest.approx(here.now + 0.15)
+    assert here.ledger.sounds_until == pytest.approx(here.now + 0.15)
+    assert here.ledger.plays_until == pytest.approx(here.now + 0.45)
+
+
+def test_what_was_lost_before_a_sound_of_it_was_heard_begins_when_it_is_sent_again() -> None:
+    here = Run(Playout(RATE_HZ), FarEnd(0))
+    first, second = here.ledger.open(), here.ledger.open()
+    for utterance in (first, second):
+        here.ledger.add(utterance, numbered(0, 60))
+        here.ledger.finish(utterance)
+    here.ledger.due(100.0)
+    assert (first.began_at, second.began_at) == (100.0, pytest.approx(100.06))
+    here.ledger.far_end_lost(100.01)
+    assert (first.began_at, second.began_at) == (100.0, None)
+    here.ledger.due(100.5)
+    assert (first.began_at, second.began_at) == (100.0, pytest.approx(100.56))
+
+
+def test_live_audio_that_was_heard_before_the_far_end_was_lost_stays_heard() -> None:
+    here = Run(Playout(RATE_HZ), FarEnd(0))
+    live = here.ledger.open(live=True)
+    here.ledger.add(live, numbered(0, 60))
+    here.ledger.due(100.0)
+    here.ledger.far_end_lost(100.03)
+    assert here.ledger.heard_ms(live, 101.0) == 30
+    here.ledger.add(live, numbered(0, 20))
+    here.ledger.due(102.0)
+    assert here.ledger.heard_ms(live, 103.0) == 50
+
+
 def test_a_far_end_that_ran_dry_unseen_plays_the_last_of_it_all_the_same() -> None:
     here = run()
     said = here.ledger.open()

@@ -196,3 +196,30 @@ async def test_the_silence_behind_a_short_word_that_is_over_does_not_delay_what_
     run.finishes()
     run.passes(2000)
     assert run.ended[1] >= 440
+
+
+async def test_a_mark_that_a_stream_took_along_does_not_hold_up_the_end_of_what_is_said_again() -> None:
+    run = Run("audio_fork-binary", 3, 11)
+    run.says(300)
+    run.finishes()
+    run.passes(100)
+    run.is_lost()
+    run.passes(50)
+    run.comes_back()
+    while run.ms_of(0) < 300:
+        run.passes(1)
+    run.passes(150)
+    assert run.sayings[0].done
+
+
+async def test_what_is_resampled_can_be_finished_even_where_no_more_may_wait() -> None:
+    far = Caller("audio_stream-base64")
+    ticker: Any = Run("audio_stream-base64", 3, 11)
+    media: Any = lambda: far  # noqa: E731
+    player = StreamPlayer(16000, DIALECTS["audio_stream-base64"], media, ticker, lambda: 100.0)
+    player.pause(True)
+    saying: Any = player.open()
+    player.open()
+    saying.add(bytes(2 * 16000 * 120))
+    saying.finish()
+    assert saying.finished

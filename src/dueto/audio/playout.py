@@ -246,8 +246,11 @@ class Playout:
         order = self._turns.order
         if not utterance.live or not order or order[0] is not utterance or not self._stands(now):
             return False
-        utterance._dropped += len(frame)
-        self.dropped_ms += len(frame) * 1000 // self._bytes_per_s
+        size = len(frame) // 2 * 2
+        if size < len(frame):  # the rest of its last sample is still to come
+            self.add(utterance, frame[size:])
+        utterance._dropped += size
+        self.dropped_ms += size * 1000 // self._bytes_per_s
         return True
 
     def _stands(self, now: float) -> bool:

@@ -88,7 +88,7 @@ class Sent:
 
     def put_back(self, now: float, backlog_s: float) -> None:
         """The last `backlog_s` of it have not left us: none of that plays before `now`."""
-        after_s = 0.0
+        after_s = self.padding_s
         for span in reversed(self.spans):
             late_s = now + backlog_s - after_s - span.end_s
             after_s += span.end_s - span.start_s
@@ -118,7 +118,10 @@ class Sent:
             span = self.spans.pop()
             utterance = span.utterance
             if utterance.live or utterance.cleared:
+                utterance._heard += self._heard_of(span, now)
                 continue
+            if utterance._began_at == span.start_s >= now:
+                utterance._began_at = None
             frames = round((span.end_s - span.start_s) / self._frame_s)
             heard = max(int((now - span.start_s) / self._frame_s + DUST_S), 0)
             again = min(frames - heard, len(utterance._kept))
@@ -143,10 +146,13 @@ class Sent:
         if not utterance.cleared:
             heard = utterance._heard
             for span in self.spans:
-                if span.utterance is utterance and now > span.start_s:
-                    heard += min(span.size, round((now - span.start_s) * self._bytes_per_s))
+                if span.utterance is utterance:
+                    heard += self._heard_of(span, now)
             utterance._told = max(utterance._told, heard)
         return utterance._told
+
+    def _heard_of(self, span: Span, now: float) -> int:
+        return min(span.size, round((now - span.start_s) * self._bytes_per_s)) if now > span.start_s else 0
 
     def end_of(self, utterance: Utterance) -> float | None:
         """Return when the last that was sent of `utterance` ends at the caller; None: nothing was."""

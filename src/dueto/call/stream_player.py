@@ -1,6 +1,7 @@
 """The agent's voice frame by frame down a stream, paced by the playout ledger."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from dueto.audio.playout import Playout, Utterance
 from dueto.call.beats import OFF_BEAT_LAG_MS, PACKET_MS, Beat, Beats
 from dueto.call.player import Outcome, Saying, Silent, Tape, nobody
 from dueto.clock import Clock
-from dueto.errors import Interrupted
+from dueto.errors import Interrupted, LocalProtocolError
 from dueto.legs.ports import MediaLeg
 from dueto.legs.ticker import Ticker
 from dueto.wire.media import Dialect
@@ -184,7 +185,8 @@ class StreamPlayer:
         """Nothing more of something."""
         if saying.resampler is not None and not saying.finished:
             flush_ms = math.ceil(saying.resampler.delay_ms)
-            self._ledger.add(saying.utterance, saying.resampler.process(bytes(flush_ms * self._rate_hz // 500)))
+            with contextlib.suppress(LocalProtocolError):  # no more may wait: so long a sentence ends 1 ms sooner
+                self._ledger.add(saying.utterance, saying.resampler.process(bytes(flush_ms * self._rate_hz // 500)))
         self._ledger.finish(saying.utterance)
         self._pump(self._clock())
 
@@ -256,6 +258,8 @@ class StreamPlayer:
 
     def stream_lost(self, *, stopped: bool) -> None:
         """What the far end took along unplayed waits for the next stream."""
+        for saying in self._sayings:
+            saying.mark = ""  # nobody tells of it any more
         if stopped or not self._dialect.plays_on:
             now = self._clock()
             self._ledger.far_end_lost(now)
