@@ -6,7 +6,7 @@ import gc
 import itertools
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -213,6 +213,43 @@ def test_a_switch_that_answers_the_first_of_two_and_no_more_is_dead() -> None:
         await link.aclose()
 
     run_virtual(scene())
+
+
+def test_a_switch_that_is_only_slow_is_waited_for() -> None:
+    async def scene() -> None:
+        noted = Noted()
+        slow = Scripted([*WELCOME])
+
+        async def connect(protocol: asyncio.Protocol) -> None:
+            pipe(protocol, slow)
+
+        link = InboundLink("switch", 8021, "x", connect=connect, journal=noted)
+        link.start()
+        await link.wait_up()
+        asking = asyncio.ensure_future(link.api("uuid_exists", "x", timeout_s=2 * DEAD_S))
+        await asyncio.sleep(DEAD_S - 1)
+        slow._transport.write(encode_api_response(b"true"))
+        assert await asking == "true"
+        await asyncio.sleep(2 * DEAD_S)
+        assert [name for name, _ in noted] == ["switch_up"]
+        await link.aclose()
+
+    run_virtual(scene())
+
+
+@pytest.mark.parametrize("ask", [InboundLink.api, InboundLink.job])
+async def test_a_reply_that_refuses_the_command_is_told_as_such(ask: Callable[..., Awaitable[str]]) -> None:
+    async def connect(protocol: asyncio.Protocol) -> None:
+        pipe(protocol, Scripted([*WELCOME, encode_reply("-ERR permission denied")]))
+
+    link = InboundLink("switch", 8021, "x", connect=connect)
+    link.start()
+    async with asyncio.timeout(10):
+        await link.wait_up()
+        with pytest.raises(CommandRefused, match="permission denied"):
+            await ask(link, "uuid_exists", "x")
+        assert link.up
+    await link.aclose()
 
 
 async def test_lines_of_the_log_are_passed_over() -> None:
