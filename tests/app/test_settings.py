@@ -422,6 +422,15 @@ def test_an_agent_from_code_makes_agent_use_irrelevant(tmp_path: Path) -> None:
     assert serving(tmp_path, f'media.secret = "{SECRET}"', agent_given=True) == []
 
 
+def test_timelines_and_recordings_would_overwrite_each_other_in_one_folder(tmp_path: Path) -> None:
+    toml = f"media.secret = '{SECRET}'\nagent.use = 'echo'\nrecording.directory = '/a/calls'\n"
+    assert (
+        "timelines: the folder of [recording] directory"
+        in serving(tmp_path, toml + "records.timelines = '/a/calls/'")[0]
+    )
+    assert serving(tmp_path, toml + "records.timelines = '/a/lines'") == []
+
+
 def test_the_example_loads_and_serves_once_it_has_a_secret() -> None:
     settings = load_settings(ROOT / "examples/dueto.toml", {}, {"DUETO_MEDIA__SECRET": SECRET})
     check_for_serving(settings)

@@ -254,3 +254,11 @@ async def test_two_runs_against_one_gateway_are_different_calls() -> None:
         load = Load(calls=20, rate_per_s=1000, duration_s=0.3)
         results = [await run_load(target(running), load) for _ in range(3)]
     assert all(result.ok for result in results)
+
+
+async def test_a_control_listener_on_ipv6_is_reached() -> None:
+    async with gateway(control={"listen": "[::1]:0"}) as running:
+        media = f"ws://127.0.0.1:{running.media_port}"
+        where = target_of(running.settings, control=f"[::1]:{running.control_port}", media=media)
+        result = await run_load(where, Load(calls=1, rate_per_s=100, duration_s=0.2))
+        assert result.fates == {"paired": 1}

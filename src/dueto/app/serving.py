@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Iterator
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dueto.app.addresses import Address, parse_address
@@ -92,6 +93,9 @@ def _recording(settings: "Settings") -> Iterator[str]:
         yield "[recording] directory: missing; it says where the recordings go"
     if recording.calls == "matching" and not recording.numbers:
         yield '[recording] numbers: missing; with calls = "matching" they say which calls'
+    timelines = settings.records.timelines
+    if timelines and recording.directory and Path(timelines).resolve() == Path(recording.directory).resolve():
+        yield "[records] timelines: the folder of [recording] directory, where files have the same names; write another"
     if recording.format != "wav" and importlib.util.find_spec("soundfile") is None:
         yield f"[recording] format: {recording.format} needs soundfile: pip install 'dueto[recording]'"
 
