@@ -179,9 +179,12 @@ async def test_a_message_in_pieces_arrives_whole() -> None:
         asked.peer.send(WSMsgType.CONTINUATION, b"n", fin=False)
         asked.peer.send(WSMsgType.CONTINUATION, b"e", fin=True)
         asked.peer.send(WSMsgType.TEXT, b"two")
-        await client.until(lambda: len(client.messages) == 2)
+        asked.peer.send(WSMsgType.BINARY, b"th", fin=False)
+        asked.peer.send(WSMsgType.PING, b"between")
+        asked.peer.send(WSMsgType.CONTINUATION, b"ree", fin=True)
+        await client.until(lambda: len(client.messages) == 3)
         await link.aclose()
-    assert client.messages == [b"one", b"two"]
+    assert client.messages == [b"one", b"two", b"three"]
 
 
 @pytest.mark.parametrize(
@@ -534,7 +537,7 @@ async def test_a_broken_connection_is_told() -> None:
         asked.peer.wire.disconnect(graceful=False)
         await client.until(lambda: bool(client.failures))
     assert client.failures[0].fault == "dropped"
-    assert (link.close_code, link.close_reason) == (0, "")
+    assert (link.closed, link.close_code, link.close_reason) == (True, 0, "")
 
 
 @pytest.mark.parametrize(

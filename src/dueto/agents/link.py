@@ -269,8 +269,7 @@ class Link(WSListener):
             asyncio.get_running_loop().call_soon(_hear_out, transport)
         self._over()
         self._transport = None
-        if not self._gone.done():
-            self._gone.set_result(None)
+        self._gone.set_result(None)
         if self._failure is not None:
             self._tell(self._failure.fault, str(self._failure))
         elif sent is None:

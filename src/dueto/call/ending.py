@@ -43,7 +43,6 @@ class Ending:
 def tell_hung_up(session: "Session", event: phase.Event, before: CallState) -> None:
     """Let the agent know, as the last that it is told."""
     ending = session.ending
-    session.timers.stop("grace")
     ending.witness = ending.witness or _witness(before)
     session.seat.tell(HungUp(ending.cause, ending.witness))
 
