@@ -308,6 +308,18 @@ async def test_without_full_as_recorded_there_is_no_api(engine: str) -> None:
             await stage.outcome()
 
 
+@pytest.mark.parametrize(("recording", "warned"), [("18c-sync-full", True), ("01-normal-linger", False)])
+async def test_a_dialplan_that_forgot_async_is_told_so(engine: str, recording: str, warned: bool) -> None:
+    async with running(Doing(lambda call: call.hangup()), engine=engine) as gateway:
+        switch = await SwitchPeer.dial(gateway.control_port)
+        try:
+            await switch.open(recorded_blocks(recording)[0])
+            await gateway.until_noted("control_connected")
+            assert ("control_not_async" in gateway.names()) is warned
+        finally:
+            await switch.aclose()
+
+
 # -- the hangup in the middle
 
 FIRST_ASKED = {

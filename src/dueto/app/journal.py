@@ -18,6 +18,7 @@ _WARNINGS = frozenset(
         "media_missing",
         "media_lost",
         "control_lost",
+        "control_not_async",
         "control_not_full",
         "refused",
         "protocol_error",

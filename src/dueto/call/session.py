@@ -211,6 +211,11 @@ class Session(Reach):
         self.journal("control_connected", peer=leg.peer, engine=leg.capabilities.engine)
         if not leg.capabilities.api:
             self.journal("control_not_full", hint="without `full` hardly any verb works: `socket HOST:PORT async full`")
+        if channel.get("Socket-Mode") == "static":
+            self.journal(
+                "control_not_async",
+                hint="without `async` nothing is told while an application runs: `socket HOST:PORT async full`",
+            )
         # else a caller's `*` ends a prompt that then reads FILE PLAYED
         leg.post(Api("uuid_setvar", f"{self.unique_id} playback_terminators none"))
         if worker := self.house.worker:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dueto.errors import SettingsError
 
-MISSING_EXTRA = "the receptionist needs {missing}, which is not installed: pip install 'dueto[receptionist]'"
+MISSING_EXTRA = "to recognise speech here needs {missing}, which is not installed: pip install 'dueto[receptionist]'"
 
 
 @dataclass(frozen=True, slots=True)
