@@ -1,8 +1,14 @@
 """What is known of the end of a call: the first proof names the witness, and a cause once known stays."""
 
-import pytest
+import asyncio
+from typing import cast
 
+import pytest
+from tests.support.virtual import virtual_desk
+
+from dueto.call import Call
 from dueto.call.ending import Ending
+from dueto.sim import Caller, run_virtual
 
 
 @pytest.mark.parametrize("later", [None, "USER_BUSY"])
@@ -18,3 +24,29 @@ def test_a_later_proof_adds_the_cause_that_the_first_had_not() -> None:
     ending.proved(None, "linger")
     ending.proved("USER_BUSY", "CHANNEL_HANGUP_COMPLETE")
     assert (ending.cause, ending.witness) == ("USER_BUSY", "linger")
+
+
+def test_the_end_of_a_call_is_noted_once_in_order_with_its_figures() -> None:
+    async def agent(call: Call) -> None:
+        async for _ in call.events():
+            pass
+
+    async def scene() -> None:
+        async with virtual_desk(agent) as here, here.switch() as switch:
+            call = await switch.place(Caller())
+            await asyncio.sleep(2)
+            call.hang_up()
+            await call.done()
+            await here.until_noted("call_ended")
+            last = [
+                (event, fields)
+                for _, event, fields in here.journal
+                if event in ("hungup", "hangup_delivered", "call_ended")
+            ]
+        assert [event for event, _ in last] == ["hungup", "hangup_delivered", "call_ended"]
+        assert last[0][1] == {"cause": "NORMAL_CLEARING", "witness": "CHANNEL_HANGUP"}
+        assert 0 <= cast(float, last[1][1]["to_agent_ms"]) < 100
+        assert cast(float, last[2][1]["duration_s"]) == pytest.approx(2, abs=0.5)
+        assert last[2][1]["cause"] == "NORMAL_CLEARING"
+
+    run_virtual(scene(), start_s=1000.0)
