@@ -129,7 +129,6 @@ class Sent:
             utterance._frames.extendleft([utterance._kept.pop() for _ in range(again)])
             utterance._sent -= size
             utterance._heard += span.size - size
-            utterance._ended_at = None
             self.size -= size
             given.append((utterance, size))
         self._silent_from(now)
