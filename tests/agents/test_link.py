@@ -579,6 +579,7 @@ async def test_a_fault_that_picows_finds_is_told_once_and_not_to_the_loop() -> N
             link = await client.open(url)
             await client.until(lambda: bool(client.failures))
             await link.aclose()
+        assert [one.fault for one in client.failures] == ["protocol"]
         del link
         client = Client()
         gc.collect()  # futures complain when they go
