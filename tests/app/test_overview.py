@@ -145,6 +145,8 @@ def test_tools_are_printed_as_models_are_told_of_them(tmp_path: Path) -> None:
     assert listed[0]["parameters"]["properties"]["destination"]["enum"] == ["sales", "acme-sales"]
     with pytest.raises(SettingsError, match='the agent "acme" has no tools'):
         tools_listing(read(tmp_path), "acme", "json")
+    with pytest.raises(SettingsError, match='there is no agent "frnt"; there are front'):
+        tools_listing(read(tmp_path), "frnt", "json")
     assert "transfer_call" in tools_listing(read(tmp_path), "openai", "elevenlabs")
 
 

@@ -72,6 +72,10 @@ def tools_listing(settings: Settings, agent: str, form: ToolFormat) -> str:
         kind = find_kind(name)
         if kind is not None and issubclass(kind.profile, VoiceProfile):
             profile = kind.profile(use=name)
+        elif kind is None:
+            raise SettingsError(
+                f'--agent: there is no agent "{name}"; there are {", ".join([*settings.agents, *kinds()])}'
+            )
     if not isinstance(profile, VoiceProfile):
         raise SettingsError(f'the agent "{name}" has no tools; name one of [agents.NAME] that has: --agent NAME')
     box = load_tools(profile.tools, agent=name, keep=_keep_nothing)
