@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 import dueto
 from dueto.app import cli
+from dueto.app.serve import run_to_the_end
 from dueto.app.settings import load_settings
 from dueto.app.simulate import Load, run_load, target_of
 from dueto.errors import SettingsError
@@ -275,6 +277,17 @@ async def test_an_agent_that_swallows_its_cancelling_does_not_keep_the_process(s
         await serving.says("agent_stuck")
         await serving.says("left_behind")
         assert serving.process.wait(10) == 0
+
+
+def test_a_process_that_goes_on_after_its_gateway_is_not_ended() -> None:
+    async def main() -> int:
+        return 7
+
+    before = set(threading.enumerate())
+    assert run_to_the_end(main()) == 7
+    for thread in set(threading.enumerate()) - before:
+        assert isinstance(thread, threading.Timer)
+        assert thread.finished.is_set()
 
 
 async def test_a_log_that_nobody_reads_holds_up_no_call(serving: Serving, config: Path) -> None:

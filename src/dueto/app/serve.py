@@ -41,13 +41,13 @@ def run_to_the_end(main: Coroutine[object, object, T]) -> T:
     A task that swallows its cancelling, or a thread that never returns, is somebody's agent or tool: after `LEAVING_S`
     the process ends without it, with 0 or what `main` returned as its exit code.
     """
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with contextlib.ExitStack() as last, asyncio.Runner(loop_factory=new_event_loop) as runner:
         result = runner.run(main)
-        code = result if isinstance(result, int) else 0
-        leaving = threading.Timer(LEAVING_S, _leave, (code,))
+        leaving = threading.Timer(LEAVING_S, _leave, (result if isinstance(result, int) else 0,))
         leaving.daemon = True
         leaving.start()
-        return result
+        last.callback(leaving.cancel)  # once the runner has closed: this may be a part of a longer process
+    return result
 
 
 def _leave(code: int) -> None:
