@@ -127,3 +127,12 @@ async def test_other_ways_of_speaking_lose_no_frame_either(dialect: str) -> None
     line.frames(100)
     assert line.player.frames_sent in range(90, 101)  # the last may wait for more
     assert line.player.dropped_ms == 0
+
+
+async def test_live_audio_goes_on_after_a_cut_and_after_what_was_said_over_it() -> None:
+    line = Line()
+    line.frames(10)
+    line.player.clear()
+    assert line.frames(10) >= 9  # what was sent before still sounds
+    line.player.open().finish()
+    assert line.frames(10) >= 9

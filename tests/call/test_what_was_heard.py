@@ -1,5 +1,6 @@
 """What a saying is told to have been heard is what the caller heard of it, on every kind of stream."""
 
+import asyncio
 import base64
 import json
 from collections import Counter
@@ -223,3 +224,23 @@ async def test_what_is_resampled_can_be_finished_even_where_no_more_may_wait() -
     saying.add(bytes(2 * 16000 * 120))
     saying.finish()
     assert saying.finished
+
+
+async def test_who_waits_for_quiet_does_not_wait_for_a_stream_that_is_gone() -> None:
+    run = Run("audio_stream-binary", 3, 11)
+    run.says(300)
+    run.passes(100)
+    run.is_lost()
+    waiting = asyncio.ensure_future(run.player.quiet())
+    await asyncio.sleep(0)
+    run.passes(20)
+    async with asyncio.timeout(10):
+        await waiting
+
+
+async def test_a_cut_returns_how_much_of_what_it_cut_was_heard() -> None:
+    run = Run("audio_stream-base64", 3, 11)
+    run.says(1000)
+    run.passes(500)
+    assert run.player.clear() == run.sayings[0].heard_ms == pytest.approx(run.ms_of(0), abs=20)
+    assert run.player.clear() == 0
