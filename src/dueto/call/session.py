@@ -211,7 +211,7 @@ class Session(Reach):
         self.journal("control_connected", peer=leg.peer, engine=leg.capabilities.engine)
         if not leg.capabilities.api:
             self.journal("control_not_full", hint="without `full` hardly any verb works: `socket HOST:PORT async full`")
-        if channel.get("Socket-Mode") == "static":
+        if not leg.capabilities.at_once:
             self.journal(
                 "control_not_async",
                 hint="without `async` nothing is told while an application runs: `socket HOST:PORT async full`",

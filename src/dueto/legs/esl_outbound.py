@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_network
 from typing import cast
 
@@ -59,7 +59,7 @@ _OURS = frozenset(
     {"CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE", "BACKGROUND_JOB", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE"}
 )
 "Events that mean something to the leg itself."
-_NATIVE, _NATIVE_WITHOUT_API = ControlCapabilities("native"), ControlCapabilities("native", api=False)
+_native = lru_cache(partial(ControlCapabilities, "native"))
 _UNKNOWN_CHANNEL = Event(b"\n", 1)
 _ANSWERS = (Reply, ApiResponse)
 _Waiter = asyncio.Future[Reply | ApiResponse]
@@ -91,7 +91,7 @@ class OutboundLeg(asyncio.Protocol):
     def __init__(self, door: ControlDoor, options: OutboundOptions) -> None:
         self.unique_id = ""
         self.channel = _UNKNOWN_CHANNEL
-        self.capabilities = _NATIVE
+        self.capabilities = _native()
         self.peer = ""
         self.closed = False
         self._door = door
@@ -380,7 +380,7 @@ class OutboundLeg(asyncio.Protocol):
         self.unique_id = self.channel.unique_id
         if not self.unique_id:
             raise RemoteProtocolError("the connect answer has no Unique-ID")
-        self.capabilities = _NATIVE if answer.full else _NATIVE_WITHOUT_API
+        self.capabilities = _native(answer.full, at_once=answer.is_async)
         self._door.control_came(self)
 
     def _exit(self) -> None:

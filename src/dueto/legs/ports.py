@@ -17,6 +17,8 @@ class ControlCapabilities:
     engine: str
     api: bool = True
     "False without `full` in the dialplan: no api, no linger, no CUSTOM events, so hardly any verb."
+    at_once: bool = True
+    "False without `async` in the dialplan: nothing is told or answered while an application runs."
     pipelined: bool = True
     "Whether commands may be under way while another one's reply is awaited."
 

@@ -61,7 +61,7 @@ class GreenswitchLeg(OutboundLeg):
             return
         self.channel = message.channel
         self.unique_id = self.channel.unique_id
-        self.capabilities = ControlCapabilities("greenswitch", api=message.full)
+        self.capabilities = ControlCapabilities("greenswitch", api=message.full, at_once=message.is_async)
         try:
             self._door.control_came(self)
         except BaseException:
