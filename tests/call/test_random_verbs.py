@@ -96,6 +96,13 @@ async def one(call: Call, number: int, name: str, wait_ms: int, patience_ms: int
     hangs_up_s=None,
     seed=0,
 )
+@example(
+    plan=[("attended", 0, None), ("hold", 0, 10)],
+    together=True,
+    trouble=Faults(),
+    hangs_up_s=None,
+    seed=0,
+)
 def test_whatever_the_switch_does_every_verb_ends_typed_and_no_answer_reaches_the_wrong_waiter(
     plan: list[tuple[str, int, int | None]], together: bool, trouble: Faults, hangs_up_s: float | None, seed: int
 ) -> None:

@@ -30,6 +30,8 @@ class Hold(Part):
         self._music: asyncio.Task[None] | None = None
         self.ours = False
         "A verb of ours put the caller on hold, not his telephone."
+        self._given_up = False
+        "Whoever asked for a hold did not wait for it: it may still come."
 
     async def begin(self, music: str = "") -> None:
         """Put the caller on hold; one who is on hold already is success. Raises: ReplyTimeout, CommandRefused, ..."""
@@ -40,20 +42,28 @@ class Hold(Part):
         self.ours = True
         try:
             await self._until_told(Held, session.unique_id)
-        except BaseException:
-            self.ours = session.state.held
+        except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError)  # long before it would have failed
+            self._given_up = cancelled or isinstance(error, ReplyTimeout)
+            self.ours = cancelled or session.state.held
             raise
         self.play(music or HOLD_MUSIC)
 
     async def end(self) -> None:
         """Take the caller back; one who is not on hold is success. Raises: as `begin`."""
         session = self._session
-        if session.state.held:
+        if not (session.state.held or self._given_up):
+            return
+        try:
             await self._until_told(Resumed, f"off {session.unique_id}")
+        except ReplyTimeout:
+            if session.state.held:
+                raise
+            self.ours = self._given_up = False  # the hold that was given up never came: there is nothing to end
 
     def over(self) -> None:
         """CHANNEL_UNHOLD came, whoever asked for it."""
-        self.ours = False
+        self.ours = self._given_up = False
         self.stop()
 
     # -- what is heard meanwhile
