@@ -107,12 +107,11 @@ def test_whatever_the_switch_does_every_verb_ends_typed_and_no_answer_reaches_th
     plan: list[tuple[str, int, int | None]], together: bool, trouble: Faults, hangs_up_s: float | None, seed: int
 ) -> None:
     async def do(call: Call) -> None:
-        deeds = [one(call, number, *deed) for number, deed in enumerate(plan)]
         if together:
-            await asyncio.gather(*deeds)
+            await asyncio.gather(*[one(call, number, *deed) for number, deed in enumerate(plan)])
         else:
-            for deed in deeds:
-                await deed
+            for number, deed in enumerate(plan):
+                await one(call, number, *deed)
 
     async def run() -> None:
         agent = Doing(do)
