@@ -1,6 +1,7 @@
 """`carry_on` is a shorter way to where `due` leads: nobody can tell afterwards which one was taken."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import event, given
@@ -35,15 +36,23 @@ class Way:
         """All that the ledger says at `now`."""
         ledger = self.ledger
         return (
-            ledger.next_due(now),
+            _moment(ledger.next_due(now)),
             ledger.idle(now),
             ledger.sent_ms,
             ledger.waiting_ms,
             ledger.underruns,
-            ledger.plays_until,
-            ledger.sounds_until,
-            [(ledger.heard_ms(one, now), one.sent_ms, ledger.heard_at(one), one.began_at) for one in self.opened],
+            _moment(ledger.plays_until),
+            _moment(ledger.sounds_until),
+            [
+                (ledger.heard_ms(one, now), one.sent_ms, _moment(ledger.heard_at(one)), _moment(one.began_at))
+                for one in self.opened
+            ],
         )
+
+
+def _moment(at: float | None) -> float | None:
+    """A moment, to the microsecond: sums of the same times in another order differ in the last digits."""
+    return None if at is None else round(at, 6)
 
 
 STEPS = st.one_of(
@@ -51,22 +60,23 @@ STEPS = st.one_of(
     st.tuples(st.just("say"), st.integers(1, 12)),
     st.tuples(st.just("say"), st.just(5)),
     st.tuples(st.just("finish"), st.just(0)),
-    st.tuples(st.just("backlog"), st.integers(0, 400)),
+    st.tuples(st.just("backlog"), st.integers(0, 400).map(lambda ms: ms and ms + 0.41)),
     st.tuples(st.just("live"), st.just(1)),
     st.tuples(st.just("lost"), st.just(0)),
     st.tuples(st.just("clear"), st.integers(0, 1)),
-    st.tuples(st.just("lag"), st.integers(0, 40)),
+    st.tuples(st.just("lag"), st.integers(0, 40).map(lambda ms: ms and ms + 0.37)),
 )
-GAPS = st.sampled_from([0.0, 0.005, 0.0195, 0.02, 0.02, 0.0205, 0.035, 0.2])
+GAPS = st.sampled_from([0.0, 0.00507, 0.01943, 0.02003, 0.02003, 0.02057, 0.03519, 0.20011])
+"No sum of them is what a decision is made at, where those last digits would make it."
 
 
 @given(st.lists(st.tuples(GAPS, STEPS), max_size=60))
-def test_to_carry_on_is_the_same_as_to_ask_what_is_due(steps: list[tuple[float, tuple[str, int]]]) -> None:
+def test_to_carry_on_is_the_same_as_to_ask_what_is_due(steps: list[tuple[float, tuple[str, Any]]]) -> None:
     short, long = Way(), Way()
-    now, carried, lag_ms = 100.0, 0, 0
+    now, carried, lag_ms = 100.0, 0, 0.0
     for number, (gap, (what, value)) in enumerate([(0.0, ("say", 10)), *steps]):
         now += gap
-        ticks = [now + 0.02 * turn for turn in range(value)] if what == "tick" else [now]
+        ticks = [now + 0.02003 * turn for turn in range(value)] if what == "tick" else [now]
         for way in (short, long):
             ledger = way.ledger
             match what:
