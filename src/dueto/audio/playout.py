@@ -338,6 +338,8 @@ class Playout:
         frames = utterance._frames
         if not frames or utterance.live or utterance._held or last.utterance is not utterance:
             return None
+        if utterance.finished and len(frames) == 1:  # with its last frame the turn passes to the next
+            return None
         if backlog_ms > 0:
             sent.put_back(now, backlog_ms / 1000)
             start_s = sent.until_s
