@@ -406,8 +406,8 @@ async def test_the_address_is_asked_for_while_the_call_is_on_its_way() -> None:
     async with fake(silence) as server:
         addresses = addresses_of(profile(server), KEY)
         addresses.expected.expect("this call")
-        while not server.addresses_given:  # noqa: ASYNC110 - it is told to the other end
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(10):
+            await server.gave_address.wait()
         for call, given in (("this call", 1), ("another", 2)):
             there = await connect_to(profile(server), addresses, replace(OPENING, call_id=call))
             await there.aclose()

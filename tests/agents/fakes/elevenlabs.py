@@ -83,6 +83,7 @@ class FakeElevenLabs(FakeServer):
         "An HTTP status for all requests."
         self.sessions: list[Session] = []
         self._signatures: set[str] = set()
+        self.gave_address = asyncio.Event()
         self._came = asyncio.Event()
         assert {self.agent.output_format, self.agent.input_format} <= FORMATS
 
@@ -114,6 +115,7 @@ class FakeElevenLabs(FakeServer):
             return said_json(404, {"detail": {"status": "document_not_found", "message": message}})
         signature = f"cvtkn_{len(self._signatures)}"
         self._signatures.add(signature)
+        self.gave_address.set()
         query = urlencode({"agent_id": agent_id, "conversation_signature": signature})
         return said_json(200, {"signed_url": f"ws://127.0.0.1:{self.port}{SOCKET_PATH}?{query}"})
 
